@@ -1,1 +1,1 @@
-
+"""What every Paypost service is built from; imports no service."""

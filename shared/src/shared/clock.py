@@ -1,0 +1,11 @@
+"""Time as an argument: whoever needs it takes a `Clock`, so that tests can hold it still."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """Return the present instant in UTC, always aware."""
+    return datetime.now(UTC)

@@ -1,0 +1,58 @@
+"""`notifications.v1`: what notifier states; each fact ends the chain that intake owns."""
+
+from datetime import datetime
+from typing import ClassVar, Literal
+from uuid import UUID
+
+from shared.contracts.fact import AccountId, Fact, Instant
+
+NotificationKind = Literal["posted", "reversed", "reinstated", "delayed", "declined"]
+
+
+class _NotificationFact(Fact):
+    notification_id: UUID
+    kind: NotificationKind
+    payment_id: UUID
+    posting_key: UUID | None
+    """The posting it tells of; None for a decline, which has none."""
+    account_id: AccountId | None
+    channel: Literal["email"] = "email"
+
+    def key(self) -> str:
+        return str(self.notification_id)
+
+    def partition_key(self) -> str:
+        return self.account_id or str(self.payment_id)
+
+
+class NotificationSent(_NotificationFact):
+    """The mail server took the message for the customer."""
+
+    TYPE: ClassVar[str] = "notification.sent"
+    sent_at: Instant
+    message_id: str
+
+    def happened_at(self) -> datetime:
+        return self.sent_at
+
+
+class NotificationFailed(_NotificationFact):
+    """The message cannot be delivered; no further attempt is made."""
+
+    TYPE: ClassVar[str] = "notification.failed"
+    failed_at: Instant
+    reason: str
+
+    def happened_at(self) -> datetime:
+        return self.failed_at
+
+
+class NotificationSkipped(_NotificationFact):
+    """Nobody to tell: no address on file, or the customer opted out."""
+
+    TYPE: ClassVar[str] = "notification.skipped"
+    skipped_at: Instant
+    reason: Literal["no_address", "opted_out", "no_account"]
+
+    def happened_at(self) -> datetime:
+        return self.skipped_at

@@ -1,0 +1,109 @@
+"""The engine, and the one place where driver errors become ours."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from shared.errors import TransientError
+
+_RETRYABLE_CLASSES = ("08", "40", "53", "57")
+"""Connection, serialisation and deadlock, resources (full disk, too many clients), shutdown."""
+_RETRYABLE_CODES = ("55P03", "25006")
+"""Lock not available; read-only transaction (a primary that has just been demoted)."""
+
+
+class DatabaseUnavailableError(TransientError):
+    """PostgreSQL could not be reached or refused for now; nothing was committed.
+
+    Only a commit whose answer was lost may have happened: each unit of work is idempotent by its
+    natural keys, so that the answer to this error is always to do the whole of it again.
+    """
+
+
+def build_engine(
+    *,
+    url: str,
+    application_name: str,
+    pool_size: int,
+    statement_timeout_seconds: float = 10.0,
+    tls_ca_file: Path | None = None,
+) -> AsyncEngine:
+    """Return an engine whose every statement is bounded and planned for keys.
+
+    The services read and write by key only. A freshly migrated, never analysed table would be
+    planned as a scan of the whole of it (measured: `UPDATE … FROM unnest()`), so plans that scan
+    are switched off for these sessions.
+    """
+    milliseconds = str(int(statement_timeout_seconds * 1000))
+    connect_args: dict[str, Any] = {
+        "timeout": 5,
+        "command_timeout": statement_timeout_seconds + 1,
+        "server_settings": {
+            "application_name": application_name,
+            "statement_timeout": milliseconds,
+            "lock_timeout": milliseconds,
+            "idle_in_transaction_session_timeout": milliseconds,
+            "enable_seqscan": "off",
+            "enable_hashjoin": "off",
+            "enable_mergejoin": "off",
+            "jit": "off",
+            "timezone": "UTC",
+        },
+    }
+    if tls_ca_file is not None:
+        connect_args["ssl"] = ssl.create_default_context(cafile=str(tls_ca_file))
+    return create_async_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5,
+        # A session killed on the server is noticed before a unit of work starts on it.
+        pool_pre_ping=True,
+        pool_recycle=1800,
+        connect_args=connect_args,
+    )
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open one transaction: committed at the end of the block, rolled back on any error.
+
+    Raises:
+        DatabaseUnavailableError: nothing was committed (or its answer was lost); do it again.
+    """
+    with_errors = database_errors()
+    async with with_errors, engine.begin() as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def database_errors() -> AsyncIterator[None]:
+    """Turn what the driver and the pool raise for an unreachable database into our error."""
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailableError("no free connection") from error
+    except DBAPIError as error:
+        if _is_retryable(error):
+            raise DatabaseUnavailableError(_describe(error)) from error
+        raise
+    except (OSError, TimeoutError) as error:
+        raise DatabaseUnavailableError(str(error) or type(error).__name__) from error
+
+
+def _is_retryable(error: DBAPIError) -> bool:
+    if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+        return True
+    code = getattr(error.orig, "sqlstate", None)
+    return isinstance(code, str) and (code[:2] in _RETRYABLE_CLASSES or code in _RETRYABLE_CODES)
+
+
+def _describe(error: DBAPIError) -> str:
+    """Say what went wrong without the statement's parameters, which can hold personal data."""
+    return f"{getattr(error.orig, 'sqlstate', None) or 'no sqlstate'}: {type(error.orig).__name__}"

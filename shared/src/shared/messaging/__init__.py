@@ -1,0 +1,1 @@
+"""Kafka as every service uses it: batches in, batches out, nothing acknowledged too early."""

@@ -1,0 +1,102 @@
+"""The consumers of a service as one door: started when Kafka is there, watched while they run."""
+
+import asyncio
+from datetime import timedelta
+
+import structlog
+from aiokafka.errors import KafkaError
+from faststream.kafka import KafkaBroker
+from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
+
+from shared.clock import Clock
+from shared.messaging.inbox import ConsumerProgress
+from shared.runtime.settings import ServiceSettings
+
+_log = structlog.get_logger(__name__)
+
+STUCK_SECONDS = 240.0
+"""A batch that takes longer than the inbox's patience is stuck, and a restart is the cure."""
+
+
+def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
+    """Return FastStream's broker for consuming only: publishing is the announcer's."""
+    return KafkaBroker(
+        settings.kafka_bootstrap_servers,
+        client_id=client_id,
+        consumer_only=True,
+        allow_auto_create_topics=False,
+        graceful_timeout=settings.drain_seconds,
+        security=_security(settings),
+        logger=None,
+    )
+
+
+def _security(settings: ServiceSettings) -> BaseSecurity | None:
+    """Say to FastStream what `ServiceSettings.kafka_security` says to aiokafka."""
+    options = settings.kafka_security()
+    if not options:
+        return None
+    ssl_context = options.get("ssl_context")
+    if "sasl_mechanism" not in options:
+        return BaseSecurity(ssl_context=ssl_context, use_ssl=True)
+    sasl = {
+        "PLAIN": SASLPlaintext,
+        "SCRAM-SHA-256": SASLScram256,
+        "SCRAM-SHA-512": SASLScram512,
+    }[options["sasl_mechanism"]]
+    return sasl(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        ssl_context=ssl_context,
+        use_ssl=ssl_context is not None,
+    )
+
+
+class Consumers:
+    """Starts the broker's subscribers in the background, however long Kafka stays away.
+
+    A service whose other doors can do their work without Kafka is not to wait for it.
+    """
+
+    def __init__(self, *, broker: KafkaBroker, progress: ConsumerProgress, clock: Clock) -> None:
+        self._broker = broker
+        self._progress = progress
+        self._clock = clock
+        self._starting: asyncio.Task[None] | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        self._starting = asyncio.create_task(self._start())
+
+    async def stop(self) -> None:
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        await self._broker.stop()
+
+    async def check_live(self) -> str | None:
+        """Return what is wrong when a batch is stuck or a consume loop has died."""
+        busy_since = self._progress.busy_since
+        if busy_since and self._clock() - busy_since > timedelta(seconds=STUCK_SECONDS):
+            return f"a batch has been in hand since {busy_since.isoformat()}"
+        if self._started:
+            for subscriber in self._broker.subscribers:
+                tasks = getattr(subscriber, "tasks", [])
+                if tasks and all(task.done() for task in tasks):
+                    return "a consume loop has ended"
+        return None
+
+    async def check_ready(self) -> str | None:
+        return None if self._started else "Kafka has not been reached yet"
+
+    async def _start(self) -> None:
+        pause_seconds = 0.2
+        while not self._started:
+            try:
+                await self._broker.start()
+                self._started = True
+            except (KafkaError, OSError) as error:
+                _log.warning("kafka.unreachable", error=str(error), pause_seconds=pause_seconds)
+                await self._broker.stop()
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, 5.0)

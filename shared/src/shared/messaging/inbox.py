@@ -1,0 +1,214 @@
+"""Takes batches off a stream: decodes record by record, waits out what is down, buries poison.
+
+Invariant: a batch is acknowledged only after all of it is either taken into the service's own
+database or kept on the dead-letter stream with its reason. One bad record never holds up, nor
+takes down, the others of its batch, and nothing is retried without a pause.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import ConsumerRecord
+from faststream import AckPolicy
+from faststream.kafka import KafkaMessage
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    wait_exponential_jitter,
+)
+
+from shared.clock import Clock
+from shared.contracts.streams import STREAMS
+from shared.contracts.wire import OutboundRecord, Received, UnreadableRecordError, decode
+from shared.errors import TransientError
+from shared.outbox.announcer import Publisher
+
+_log = structlog.get_logger(__name__)
+
+MAX_POLL_INTERVAL_MS = 300_000
+PATIENCE_SECONDS = 120.0
+"""How long one batch is waited for before Kafka is asked for it again; below the poll interval."""
+
+Handler = Callable[[Sequence[Received]], Awaitable[None]]
+
+
+class InboxMetrics(Protocol):
+    """What the inbox counts."""
+
+    def consumed(self, *, stream: str, count: int) -> None: ...
+    def ignored(self, *, stream: str) -> None: ...
+    def dead_lettered(self, *, stream: str, reason: str) -> None: ...
+
+
+@dataclass(slots=True)
+class ConsumerProgress:
+    """When a consumer last finished a batch, and since when it works on one: for liveness."""
+
+    busy_since: datetime | None = None
+    finished_at: datetime | None = None
+
+
+def batch_subscription(*, group_id: str) -> dict[str, Any]:
+    """Return the options of every subscriber: batches, at least once, from the beginning.
+
+    FastStream's defaults acknowledge first, start at the newest record and wait 200 ms for a
+    batch; each is stated otherwise here, and a test asserts it for every subscriber.
+    """
+    return {
+        "group_id": group_id,
+        "batch": True,
+        "max_records": 500,
+        # Also slept when idle, so it bounds what an idle pipeline adds to a payment.
+        "batch_timeout_ms": 10,
+        "ack_policy": AckPolicy.NACK_ON_ERROR,
+        "auto_offset_reset": "earliest",
+        "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
+        "session_timeout_ms": 15_000,
+        "heartbeat_interval_ms": 3_000,
+        "fetch_max_wait_ms": 500,
+        "parser": parse_without_headers,
+        "decoder": decode_nothing,
+    }
+
+
+async def parse_without_headers(
+    message: tuple[ConsumerRecord[Any, Any], ...],
+    original: Callable[[tuple[ConsumerRecord[Any, Any], ...]], Awaitable[KafkaMessage]],
+) -> KafkaMessage:
+    """Keep FastStream from decoding headers: one that is not UTF-8 would fail the whole batch."""
+    parsed = await original(tuple(replace(record, headers=()) for record in message[:1]))
+    parsed.raw_message = message
+    return parsed
+
+
+async def decode_nothing(message: KafkaMessage) -> None:
+    """Leave decoding to the inbox, which does it record by record."""
+
+
+class Inbox:
+    """One service's way of taking records: shared by all of its subscribers."""
+
+    def __init__(
+        self,
+        *,
+        consumer: str,
+        dead_letters: Publisher,
+        clock: Clock,
+        metrics: InboxMetrics,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
+        self._consumer = consumer
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._metrics = metrics
+        self._patience_seconds = patience_seconds
+        self.progress = ConsumerProgress()
+
+    async def deliver(self, message: KafkaMessage, handle: Handler) -> None:
+        """Hand the readable facts of a batch to `handle`, in order; see the module's invariant.
+
+        Raises:
+            TransientError: what the handler needs stayed away past the patience; the batch is
+                not acknowledged and comes again.
+        """
+        self.progress.busy_since = self._clock()
+        try:
+            records: tuple[ConsumerRecord[Any, Any], ...] = message.raw_message
+            readable = await self._read(records)
+            if readable:
+                await self._handle(readable, handle)
+            self._metrics.consumed(stream=records[0].topic, count=len(records))
+        finally:
+            self.progress.busy_since = None
+            self.progress.finished_at = self._clock()
+
+    async def _read(
+        self, records: Sequence[ConsumerRecord[Any, Any]]
+    ) -> list[tuple[ConsumerRecord[Any, Any], Received]]:
+        readable = []
+        for record in records:
+            try:
+                received = decode(record)
+            except UnreadableRecordError as error:
+                await self._bury(record, reason=error.reason, detail=error.detail, attempts=1)
+                continue
+            if received is None:
+                self._metrics.ignored(stream=record.topic)
+            else:
+                readable.append((record, received))
+        return readable
+
+    async def _handle(
+        self, batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]], handle: Handler
+    ) -> None:
+        try:
+            await self._patiently(handle, [received for _, received in batch])
+        except TransientError:
+            raise
+        except Exception:
+            _log.exception("batch.failed", size=len(batch))
+            await self._one_by_one(batch, handle)
+
+    async def _one_by_one(
+        self, batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]], handle: Handler
+    ) -> None:
+        for record, received in batch:
+            try:
+                await self._patiently(handle, [received])
+            except TransientError:
+                raise
+            except Exception as error:
+                _log.exception("record.failed", event_id=received.event_id)
+                await self._bury(record, reason="failed", detail=type(error).__name__, attempts=2)
+
+    async def _patiently(self, handle: Handler, batch: Sequence[Received]) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=wait_exponential_jitter(initial=0.05, max=2.0),
+            stop=stop_after_delay(self._patience_seconds),
+            reraise=True,
+        ):
+            with attempt:
+                await handle(batch)
+
+    async def _bury(
+        self, record: ConsumerRecord[Any, Any], *, reason: str, detail: str, attempts: int
+    ) -> None:
+        """Publish the original bytes and headers with their story; return once Kafka has them."""
+        now = self._clock().isoformat().encode()
+        story = (
+            ("dead_consumer", self._consumer.encode()),
+            ("dead_reason", reason.encode()),
+            ("dead_detail", detail[:2000].encode()),
+            ("dead_attempts", str(attempts).encode()),
+            ("dead_first_failure", now),
+            ("dead_last_failure", now),
+            ("dead_partition", str(record.partition).encode()),
+            ("dead_offset", str(record.offset).encode()),
+        )
+        letter = OutboundRecord(
+            topic=STREAMS[record.topic].dead_letters,
+            key=record.key or b"",
+            value=record.value or b"",
+            headers=(*((name, value or b"") for name, value in record.headers), *story),
+        )
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(TransientError),
+            wait=wait_exponential_jitter(initial=0.05, max=2.0),
+            stop=stop_after_delay(self._patience_seconds),
+            reraise=True,
+        ):
+            with attempt:
+                await self._dead_letters.publish([letter])
+        self._metrics.dead_lettered(stream=record.topic, reason=reason)
+        _log.warning(
+            "record.dead_lettered",
+            stream=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            reason=reason,
+        )

@@ -1,0 +1,175 @@
+"""Announces committed outbox rows: from memory while all is well, from the table otherwise.
+
+Invariant: what is in the table is announced at least once, in the order of commit of one writer,
+and is deleted only after the acknowledgement. While Kafka is away nothing is held in memory: the
+table is the backlog, and it drains in order before rows are taken from memory again.
+
+No NOTIFY tells of new rows: it takes a global lock at commit. The writer hands over what it has
+just committed, and a sweep finds what a crash left behind.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.contracts.wire import OutboundRecord
+from shared.db.engine import transaction
+from shared.errors import TransientError
+from shared.outbox.table import Outbox, OutboxRow
+
+_log = structlog.get_logger(__name__)
+
+SWEEP_INTERVAL_SECONDS = 1.0
+RETRY_SECONDS_MAX = 5.0
+
+
+class Publisher(Protocol):
+    """What the announcer needs of a producer."""
+
+    async def publish(self, records: Sequence[OutboundRecord]) -> None: ...
+
+
+class AnnouncerMetrics(Protocol):
+    """What the announcer counts."""
+
+    def announced(self, count: int) -> None: ...
+    def outbox(self, *, depth: int, oldest_age_seconds: float) -> None: ...
+
+
+class Announcer:
+    """Moves outbox rows to Kafka; one task a process, started with `run`."""
+
+    def __init__(
+        self,
+        *,
+        engine: AsyncEngine,
+        outbox: Outbox,
+        publisher: Publisher,
+        metrics: AnnouncerMetrics,
+        batch_size_max: int = 500,
+        queue_size_max: int = 20_000,
+    ) -> None:
+        self._engine = engine
+        self._outbox = outbox
+        self._publisher = publisher
+        self._metrics = metrics
+        self._batch_size_max = batch_size_max
+        self._queue_size_max = queue_size_max
+        self._queue: deque[OutboxRow] = deque()
+        self._acknowledged: list[int] = []
+        self._wake = asyncio.Event()
+        # Rows of an earlier life may be waiting: they go first.
+        self._behind = True
+
+    def offer(self, rows: Sequence[OutboxRow]) -> None:
+        """Take committed rows for announcement; never blocks and never fails.
+
+        While the table is being drained the rows are left to it, so that order is kept.
+        """
+        if not rows or self._behind:
+            return
+        if len(self._queue) + len(rows) > self._queue_size_max:
+            self._fall_behind()
+            return
+        self._queue.extend(rows)
+        self._wake.set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether announcements come from the table because Kafka was away."""
+        return self._behind
+
+    async def run(self) -> None:
+        """Announce until cancelled; every failure is waited out."""
+        pause_seconds = 0.1
+        swept_at = asyncio.get_running_loop().time()
+        while True:
+            try:
+                if self._behind:
+                    await self._catch_up()
+                elif self._queue or self._acknowledged:
+                    await self._announce_queued()
+                now = asyncio.get_running_loop().time()
+                if now - swept_at >= SWEEP_INTERVAL_SECONDS:
+                    swept_at = now
+                    await self._sweep()
+                pause_seconds = 0.1
+            except TransientError as error:
+                _log.warning("outbox.waiting", error=str(error), pause_seconds=pause_seconds)
+                self._fall_behind()
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, RETRY_SECONDS_MAX)
+                continue
+            if not self._queue and not self._acknowledged and not self._behind:
+                await self._wait_for_rows()
+
+    async def drain(self) -> None:
+        """Return when all that was offered is announced or left to the table."""
+        while (self._queue or self._acknowledged) and not self._behind:  # noqa: ASYNC110
+            # Only a shutdown waits here: no event is kept on the hot path for it.
+            await asyncio.sleep(0.005)
+
+    async def _wait_for_rows(self) -> None:
+        self._wake.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SWEEP_INTERVAL_SECONDS):
+                await self._wake.wait()
+
+    def _fall_behind(self) -> None:
+        self._behind = True
+        self._queue.clear()
+        self._acknowledged.clear()
+
+    async def _announce_queued(self) -> None:
+        batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_size_max))]
+        # The previous batch leaves the table while this one travels.
+        done, self._acknowledged = self._acknowledged, []
+        if batch:
+            await asyncio.gather(
+                self._publisher.publish([row.record for row in batch]), self._delete(done)
+            )
+            self._acknowledged = [row.id for row in batch]
+            self._metrics.announced(len(batch))
+        else:
+            await self._delete(done)
+
+    async def _delete(self, ids: Sequence[int]) -> None:
+        if ids:
+            async with transaction(self._engine) as connection:
+                await self._outbox.delete(connection, ids)
+
+    async def _catch_up(self) -> None:
+        """Drain the table in order, then take rows from memory again."""
+        while await self._announce_stored(older_than_seconds=0.0):
+            pass
+        self._behind = False
+        # Between the last look and the line above, rows may have come that nobody offered.
+        await self._announce_stored(older_than_seconds=0.0)
+
+    async def _sweep(self) -> None:
+        """Announce what a crash, or another process's crash, left in the table."""
+        if not self._queue and not self._acknowledged:
+            await self._announce_stored(older_than_seconds=SWEEP_INTERVAL_SECONDS)
+        async with transaction(self._engine) as connection:
+            depth, oldest_age_seconds = await self._outbox.depth(connection)
+        self._metrics.outbox(depth=depth, oldest_age_seconds=oldest_age_seconds)
+
+    async def _announce_stored(self, *, older_than_seconds: float) -> bool:
+        """Announce one batch from the table; return whether there may be more."""
+        async with transaction(self._engine) as connection:
+            rows = await self._outbox.claim(
+                connection,
+                older_than_seconds=older_than_seconds,
+                limit=self._batch_size_max,
+            )
+            if rows:
+                # The rows stay locked while they travel, so that no other process sends them too.
+                await self._publisher.publish([row.record for row in rows])
+                await self._outbox.delete(connection, [row.id for row in rows])
+                self._metrics.announced(len(rows))
+        return len(rows) == self._batch_size_max

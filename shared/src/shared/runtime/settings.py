@@ -1,0 +1,161 @@
+"""Settings: typed, from the environment, validated at start with every error at once.
+
+A setting `NAME` of a service with the prefix `P_` is read from `P_NAME`, or from the file that
+`P_NAME_FILE` names (a mounted secret). Nothing is read at import.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+DEFAULT_SECRETS = frozenset({"", "changeme", "secret", "password", "postgres", "paypost"})
+"""Values that are nobody's secret; accepted in local mode only."""
+
+EXIT_BAD_SETTINGS = 78
+"""`EX_CONFIG` of sysexits.h: a restart will not help."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told; each adds its own under its own prefix."""
+
+    model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    environment: Literal["local", "production"] = "production"
+    """`local` allows default secrets and plain connections; nothing else differs."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    database_url: SecretStr
+    """`postgresql+asyncpg://…`, as this service's own role."""
+    database_pool_size: int = Field(default=8, ge=2, le=100)
+    database_tls_ca_file: Path | None = None
+    """Verify PostgreSQL's certificate against this authority; required in production."""
+
+    kafka_bootstrap_servers: str
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    kafka_tls_ca_file: Path | None = None
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    kafka_sasl_username: str | None = None
+    kafka_sasl_password: SecretStr | None = None
+
+    ops_host: str = "0.0.0.0"  # noqa: S104  probes and scrapes come from outside the pod
+    ops_port: int = Field(default=9000, ge=0, le=65535)
+    """`/metrics`, `/livez` and `/readyz`; never exposed to the internet."""
+
+    drain_seconds: float = Field(default=20.0, gt=0, le=300)
+    """How long work in hand may take after SIGTERM; what is left stays due in the database."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, _FileSource(settings_cls), env_settings)
+
+    @model_validator(mode="after")
+    def _refuse_default_secrets(self) -> "ServiceSettings":
+        if self.environment == "local":
+            return self
+        weak = [
+            name
+            for name in type(self).model_fields
+            for value in _secrets(getattr(self, name))
+            if value.strip().lower() in DEFAULT_SECRETS
+        ]
+        if weak:
+            raise ValueError(f"default secrets are for local mode only: {', '.join(weak)}")
+        return self
+
+    def kafka_security(self) -> dict[str, Any]:
+        """Return aiokafka's TLS and SASL options; empty for a plain connection."""
+        if self.kafka_security_protocol == "PLAINTEXT":
+            return {}
+        from aiokafka.helpers import create_ssl_context
+
+        options: dict[str, Any] = {"security_protocol": self.kafka_security_protocol}
+        if self.kafka_security_protocol.endswith("SSL"):
+            ca_file = self.kafka_tls_ca_file
+            options["ssl_context"] = create_ssl_context(cafile=str(ca_file) if ca_file else None)
+        if self.kafka_security_protocol.startswith("SASL"):
+            password = self.kafka_sasl_password
+            options |= {
+                "sasl_mechanism": self.kafka_sasl_mechanism,
+                "sasl_plain_username": self.kafka_sasl_username,
+                "sasl_plain_password": password.get_secret_value() if password else None,
+            }
+        return options
+
+
+class _FileSource(EnvSettingsSource):
+    """Reads `P_NAME_FILE` where it is set: secrets come as files in most clusters."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        _, key, is_complex = super().get_field_value(field, field_name)
+        path = os.environ.get(f"{self.env_prefix}{field_name}_FILE".upper())
+        value = Path(path).read_text(encoding="utf-8").strip() if path else None
+        return value, key, is_complex
+
+
+def _secrets(value: object) -> list[str]:
+    match value:
+        case SecretStr():
+            return [value.get_secret_value()]
+        case list() | tuple():
+            return [found for entry in value for found in _secrets(entry)]
+        case dict():
+            return [found for entry in value.values() for found in _secrets(entry)]
+        case _:
+            return []
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
+
+
+def load_settings(settings_class: type[Settings]) -> Settings:
+    """Return the settings from the environment, or print every error and exit with 78."""
+    try:
+        return settings_class()
+    except ValidationError as error:
+        _exit_with(settings_class, error)
+
+
+def _exit_with(settings_class: type[ServiceSettings], error: ValidationError) -> NoReturn:
+    prefix = settings_class.model_config.get("env_prefix", "")
+    lines = [
+        f"  {(prefix + '.'.join(str(part) for part in entry['loc'])).upper()}: {entry['msg']}"
+        if entry["loc"]
+        else f"  {entry['msg']}"
+        for entry in error.errors(include_url=False, include_input=False, include_context=False)
+    ]
+    sys.stderr.write("\n".join(["settings are not usable:", *lines]) + "\n")
+    raise SystemExit(EXIT_BAD_SETTINGS)
+
+
+def settings_table(settings_class: type[ServiceSettings]) -> str:
+    """Return the service's settings as a Markdown table, for its README and `settings` command."""
+    prefix = settings_class.model_config.get("env_prefix", "")
+    rows = ["| setting | default | type |", "|---|---|---|"]
+    for name, field in settings_class.model_fields.items():
+        if field.is_required():
+            default = "**required**"
+        elif isinstance(field.default, SecretStr):
+            default = "(secret)"
+        else:
+            default = f"`{field.get_default(call_default_factory=True)}`"
+        kind = str(field.annotation).replace("typing.", "").replace("pathlib._local.", "")
+        kind = kind.removeprefix("<class '").removesuffix("'>").replace("|", "or")
+        rows.append(f"| `{(prefix + name).upper()}` | {default} | `{kind}` |")
+    return "\n".join(rows)

@@ -1,0 +1,98 @@
+"""Group commit: whoever waits at the same time shares one transaction.
+
+A batch is what gathered while the previous one was in flight, never what a timer collected: an
+idle system adds no delay, and a busy one grows its batches by itself.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from shared.errors import TransientError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class QueueFullError(TransientError):
+    """More is waiting than the bound allows; the caller is to say so and come again later."""
+
+
+class MicroBatcher(Generic[Item, Result]):
+    """Collects single items into batches for one `flush` at a time.
+
+    `flush` returns one result for each item, in order. When it fails for a reason that lies in
+    the batch, each item is tried once more alone, so that one poison item fails only itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        batch_size_max: int,
+        queue_size_max: int,
+    ) -> None:
+        self._flush = flush
+        self._batch_size_max = batch_size_max
+        self._queue_size_max = queue_size_max
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    async def submit(self, item: Item) -> Result:
+        """Return the item's own result once its batch has been flushed.
+
+        Raises:
+            QueueFullError: the bound is reached; nothing was kept.
+            Exception: whatever `flush` raised for this item.
+        """
+        if len(self._queue) >= self._queue_size_max:
+            raise QueueFullError(f"{len(self._queue)} items wait")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        return await future
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more."""
+        while self._task is not None:
+            await asyncio.shield(self._task)
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                size = min(len(self._queue), self._batch_size_max)
+                await self._flush_batch([self._queue.popleft() for _ in range(size)])
+        finally:
+            self._task = None
+
+    async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            results = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, future in batch:
+                future.cancel()
+            raise
+        except TransientError as error:
+            _fail(batch, error)
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+            else:
+                for entry in batch:
+                    await self._flush_batch([entry])
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+
+
+def _fail(batch: Sequence[tuple[object, asyncio.Future[Result]]], error: Exception) -> None:
+    for _, future in batch:
+        # A caller that went away (a closed connection) has cancelled its future.
+        if not future.done():
+            future.set_exception(error)

@@ -1,0 +1,145 @@
+"""Runs work concurrently across lanes and in order within one; a lane is an account.
+
+Invariant: of one lane at most one call is in flight, and a lane whose item could not be settled
+gives up all that it holds, so that nothing overtakes. Trouble in one lane holds up no other.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+import structlog
+
+Item = TypeVar("Item")
+
+_log = structlog.get_logger(__name__)
+
+
+class Limit(Protocol):
+    """How many calls may be in flight now."""
+
+    @property
+    def now(self) -> int: ...
+
+
+class Lanes(Generic[Item]):
+    """A bounded set of in-memory lanes in front of one `act`.
+
+    `act` gets up to `batch_size_max` items from any lanes, in order within each, and returns for
+    each whether it is settled. The rest of a lane that is not settled goes to `give_up`, as does
+    everything that waits when the lanes are closed.
+    """
+
+    def __init__(
+        self,
+        *,
+        lane_of: Callable[[Item], Hashable],
+        act: Callable[[Sequence[Item]], Awaitable[Sequence[bool]]],
+        give_up: Callable[[Sequence[Item]], Awaitable[None]],
+        limit: Limit,
+        batch_size_max: int,
+        items_max: int,
+    ) -> None:
+        self._lane_of = lane_of
+        self._act = act
+        self._give_up = give_up
+        self._limit = limit
+        self._batch_size_max = batch_size_max
+        self._items_max = items_max
+        self._waiting: dict[Hashable, deque[Item]] = {}
+        self._ready: deque[Hashable] = deque()
+        self._held = 0
+        self._calls: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._closing = False
+
+    @property
+    def held(self) -> int:
+        """How many items wait or are in flight."""
+        return self._held
+
+    def holds(self, lane: Hashable) -> bool:
+        """Whether a lane has items here, so that new ones may queue behind them."""
+        return lane in self._waiting
+
+    async def put(self, items: Sequence[Item]) -> None:
+        """Queue items in their order; waits while the bound is reached."""
+        while self._held >= self._items_max:
+            self._room.clear()
+            await self._room.wait()
+        for item in items:
+            lane = self._lane_of(item)
+            queue = self._waiting.get(lane)
+            if queue is None:
+                self._waiting[lane] = deque((item,))
+                self._ready.append(lane)
+            else:
+                queue.append(item)
+        self._held += len(items)
+        self._dispatch()
+
+    async def close(self) -> None:
+        """Stop starting calls, wait for those in flight, give up the rest."""
+        self._closing = True
+        while self._calls:
+            await asyncio.wait(set(self._calls))
+        left = [item for queue in self._waiting.values() for item in queue]
+        self._waiting.clear()
+        self._ready.clear()
+        self._release(len(left))
+        if left:
+            await self._give_up(left)
+
+    def _dispatch(self) -> None:
+        while self._ready and len(self._calls) < self._limit.now and not self._closing:
+            task = asyncio.create_task(self._call(self._take()))
+            self._calls.add(task)
+            task.add_done_callback(self._called)
+
+    def _take(self) -> dict[Hashable, list[Item]]:
+        taken: dict[Hashable, list[Item]] = {}
+        room = self._batch_size_max
+        while self._ready and room > 0:
+            lane = self._ready.popleft()
+            queue = self._waiting[lane]
+            taken[lane] = [queue.popleft() for _ in range(min(len(queue), room))]
+            room -= len(taken[lane])
+        return taken
+
+    async def _call(self, taken: dict[Hashable, list[Item]]) -> None:
+        items = [item for batch in taken.values() for item in batch]
+        try:
+            settled = await self._act(items)
+        except Exception:
+            # `act` maps every failure it knows to an outcome: this is a defect, and a loud one.
+            _log.exception("lane.act_failed", size=len(items))
+            settled = [False] * len(items)
+        outcome = iter(settled)
+        given_up: list[Item] = []
+        for lane, batch in taken.items():
+            verdicts = [next(outcome) for _ in batch]
+            queue = self._waiting[lane]
+            if not all(verdicts):
+                given_up.extend(queue)
+                queue.clear()
+            if queue:
+                self._ready.append(lane)
+            else:
+                del self._waiting[lane]
+        self._release(len(items) + len(given_up))
+        if given_up:
+            await self._give_up(given_up)
+
+    def _called(self, task: asyncio.Task[None]) -> None:
+        self._calls.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # The rows keep their lease: the recovery job takes them up when it has run out.
+            _log.error("lane.give_up_failed", error=repr(error))
+        self._dispatch()
+
+    def _release(self, count: int) -> None:
+        self._held -= count
+        if self._held < self._items_max:
+            self._room.set()

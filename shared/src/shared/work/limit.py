@@ -1,0 +1,103 @@
+"""How many calls an outside system takes: found by trying, never above a bound.
+
+Additive increase, multiplicative decrease, as TCP does it: a system that answers in time is
+given more, one that times out or refuses gets half.
+"""
+
+import time
+from collections.abc import Callable
+
+
+class AdaptiveLimit:
+    """A concurrency limit between `minimum` and `maximum`."""
+
+    def __init__(self, *, minimum: int, initial: int, maximum: int) -> None:
+        self._minimum = minimum
+        self._maximum = maximum
+        self._value = float(initial)
+
+    @property
+    def now(self) -> int:
+        return int(self._value)
+
+    def succeeded(self) -> None:
+        """Note a call that was answered: one more after each full round of them."""
+        self._value = min(self._maximum, self._value + 1 / self._value)
+
+    def overloaded(self) -> None:
+        """Note a call that timed out or was refused for load."""
+        self._value = max(self._minimum, self._value / 2)
+
+
+class FixedLimit:
+    """A limit that does not move."""
+
+    def __init__(self, *, calls: int) -> None:
+        self._calls = calls
+
+    @property
+    def now(self) -> int:
+        return self._calls
+
+
+class Breaker:
+    """Stops calling a system that has failed several times in a row; then tries with one call.
+
+    Closed: calls pass. Open: none pass until `pause_seconds` are over. Half open: one probe
+    passes; its success closes the breaker, its failure opens it again for longer.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures_max: int,
+        pause_seconds: float,
+        pause_seconds_max: float,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._failures_max = failures_max
+        self._pause_seconds_first = pause_seconds
+        self._pause_seconds = pause_seconds
+        self._pause_seconds_max = pause_seconds_max
+        self._monotonic = monotonic
+        self._failures = 0
+        self._opened_at: float | None = None
+        self._probing = False
+
+    @property
+    def state(self) -> str:
+        """`closed`, `open` or `half_open`."""
+        if self._opened_at is None:
+            return "closed"
+        return "open" if self.wait_seconds > 0 else "half_open"
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long nothing is to be sent; 0 when a call may be tried."""
+        if self._opened_at is None:
+            return 0.0
+        return max(0.0, self._opened_at + self._pause_seconds - self._monotonic())
+
+    def allow(self) -> bool:
+        """Return whether a call may be made now; a half-open breaker lets one probe through."""
+        if self._opened_at is None:
+            return True
+        if self.wait_seconds > 0 or self._probing:
+            return False
+        self._probing = True
+        return True
+
+    def succeeded(self) -> None:
+        self._failures = 0
+        self._opened_at = None
+        self._probing = False
+        self._pause_seconds = self._pause_seconds_first
+
+    def failed(self) -> None:
+        self._failures += 1
+        if self._probing:
+            self._probing = False
+            self._pause_seconds = min(self._pause_seconds * 2, self._pause_seconds_max)
+            self._opened_at = self._monotonic()
+        elif self._opened_at is None and self._failures >= self._failures_max:
+            self._opened_at = self._monotonic()
