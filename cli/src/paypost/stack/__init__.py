@@ -1,0 +1,15 @@
+"""The local stack: real Kafka and PostgreSQL, the services and their counterparts on one machine.
+
+What it promises: no Docker, Java or server needs to be installed; all ports are free ones and
+written down; nothing is kept in the checkout; and no process outlives the one that started it,
+not even after ``kill -9``.
+
+| module | what it knows |
+|---|---|
+| `watchdog` | how a dead parent takes its children with it |
+| `supervisor` | one child process, and many that are restarted and awaited |
+| `locks`, `ports` | what two stacks on one machine must not share |
+| `state` | where a stack lives, its secrets, and its description in `stack.json` |
+| `kafka`, `postgres` | the two servers, each startable by itself |
+| `local` | the composition: the only module that sees everything |
+"""
