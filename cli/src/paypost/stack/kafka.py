@@ -338,6 +338,7 @@ class KafkaBroker:
         log_path: Path,
         watchdog: Watchdog,
         heap_mib_max: int = 256,
+        on_start: Callable[[ProcessIdentity], None] | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.port = port
@@ -346,6 +347,7 @@ class KafkaBroker:
         self._runtime = runtime
         self._watchdog = watchdog
         self._heap_mib_max = heap_mib_max
+        self._on_start = on_start
         self._child: ChildProcess | None = None
         self._aot_output: Path | None = None
 
@@ -378,6 +380,8 @@ class KafkaBroker:
                 log_path=self.log_path,
                 watchdog=self._watchdog,
             )
+            if self._on_start is not None:
+                self._on_start(self._child.identity)
         assert self._child is not None
         deadline = time.monotonic() + timeout_seconds
         while not serves(port=self.port):

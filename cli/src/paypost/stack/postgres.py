@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -286,6 +286,7 @@ class PostgresServer:
         binaries: PostgresBinaries | None = None,
         privileges: Privileges | None = None,
         settings: Mapping[str, str] | None = None,
+        on_start: Callable[[ProcessIdentity], None] | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -298,6 +299,7 @@ class PostgresServer:
             binaries: what to run; by default `find_binaries()`.
             privileges: as whom; by default `choose_privileges()`.
             settings: of the server, on top of the own ones.
+            on_start: hears of each start.
         """
         self.data_dir = data_dir
         self.port = port
@@ -307,6 +309,7 @@ class PostgresServer:
         self._binaries = binaries
         self._privileges = privileges
         self._settings = dict(settings or {})
+        self._on_start = on_start
         self._child: ChildProcess | None = None
 
     @property
@@ -370,6 +373,8 @@ class PostgresServer:
             cwd=Path("/"),
             orphan_signal=_SIGNALS[StopMode.IMMEDIATE],
         )
+        if self._on_start is not None:
+            self._on_start(self._child.identity)
         self._await_ready(place=place, timeout_seconds=timeout_seconds)
 
     def stop(self, *, mode: StopMode = StopMode.FAST, timeout_seconds: float = 20.0) -> None:

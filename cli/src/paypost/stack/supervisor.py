@@ -224,11 +224,14 @@ class RestartPolicy:
     """How a process that ended by itself is started again.
 
     The delay doubles with each start that did not last `steady_after_seconds`, up to the maximum.
+    An exit code among `hopeless_returncodes` says that a restart will not help (78 is `EX_CONFIG`:
+    the settings are wrong), and the process stays down.
     """
 
     delay_seconds: float = 0.2
     delay_seconds_max: float = 5.0
     steady_after_seconds: float = 10.0
+    hopeless_returncodes: frozenset[int] = frozenset({78})
 
     def delay_after(self, *, failures: int) -> float:
         """The wait before the next start after this many short-lived ones in a row."""
@@ -260,6 +263,10 @@ class ProcessSpec:
     drain_timeout_seconds: float = 15.0
     restart: RestartPolicy | None = RestartPolicy()
     failures_before_ready_max: int = 3
+
+    def gives_up(self, *, returncode: int | None) -> bool:
+        """Whether the process stays down after this end."""
+        return self.restart is None or returncode in self.restart.hopeless_returncodes
 
 
 class _Supervised:
@@ -303,9 +310,10 @@ class _Supervised:
     def _keep(self) -> None:
         while not self._stopping.is_set() and self.child is not None:
             started = time.monotonic()
-            self.child.wait()
-            if self.spec.restart is None:
+            returncode = self.child.wait()
+            if self.spec.gives_up(returncode=returncode):
                 return
+            assert self.spec.restart is not None
             lasted = time.monotonic() - started
             self.failures = (
                 1 if lasted >= self.spec.restart.steady_after_seconds else self.failures + 1
@@ -404,7 +412,7 @@ class Supervisor:
             reason = None
             if supervised.failures >= supervised.spec.failures_before_ready_max:
                 reason = f"ended {supervised.failures} times before it was ready"
-            elif returncode is not None and supervised.spec.restart is None:
+            elif returncode is not None and supervised.spec.gives_up(returncode=returncode):
                 reason = "ended before it was ready"
             elif not supervised.wanted:
                 reason = "was stopped before it was ready"

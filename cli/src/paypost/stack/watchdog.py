@@ -47,7 +47,13 @@ class Watchdog:
 
     @property
     def descriptor(self) -> int:
-        """The pipe, to be given as standard input to a wrapped command."""
+        """The pipe, to be given as standard input to a wrapped command.
+
+        Raises:
+            RuntimeError: the watchdog is closed; nothing may be started any more.
+        """
+        if self._write_end < 0:
+            raise RuntimeError("the watchdog is closed")
         return self._write_end
 
     def wrap(self, *, command: list[str], orphan_signal: signal.Signals) -> list[str]:
