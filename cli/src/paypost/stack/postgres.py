@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import asyncpg
 
@@ -401,40 +401,10 @@ class PostgresServer:
         shutil.rmtree(place, ignore_errors=True)
 
     def ensure_roles(self, *, passwords: Mapping[str, str], database: str = DATABASE) -> None:
-        """Makes the database, and in it for each role a schema of the role's own name.
-
-        Each role may log in, owns its schema, finds its tables there without a prefix, and has no
-        right on anything else. Can be repeated; passwords are then set anew.
-
-        Args:
-            passwords: of each role by its name (lower-case letters, digits, underscores).
-            database: its name.
-        """
-        for name in (database, *passwords):
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"not a plain name for a role or database: {name!r}")
-        _run_async(self._ensure_roles(passwords=passwords, database=database))
-
-    async def _ensure_roles(self, *, passwords: Mapping[str, str], database: str) -> None:
-        async with _session(self.dsn(database=SUPERUSER)) as server:
-            if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
-                await server.execute(f"CREATE DATABASE {database}")
-        async with _session(self.dsn(database=database)) as inside, inside.transaction():
-            await inside.execute(
-                f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;"
-                "REVOKE ALL ON SCHEMA public FROM PUBLIC"
-            )
-            known = {row["rolname"] for row in await inside.fetch("SELECT rolname FROM pg_roles")}
-            for role, password in passwords.items():
-                verb = "ALTER" if role in known else "CREATE"
-                literal = "'" + password.replace("'", "''") + "'"
-                await inside.execute(
-                    f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE"
-                    f" PASSWORD {literal};"
-                    f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};"
-                    f"CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION {role};"
-                    f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {role}"
-                )
+        """Makes the database with a role and a schema for each name: see `provision`."""
+        provision(
+            superuser_dsn=self.dsn(database=SUPERUSER), passwords=passwords, database=database
+        )
 
     def _own_settings(self) -> dict[str, str]:
         return {
@@ -549,6 +519,71 @@ class PostgresServer:
                     name="postgres", reason=reason, returncode=returncode, log_path=self.log_path
                 )
             time.sleep(0.02)
+
+
+def provision(
+    *,
+    superuser_dsn: str,
+    passwords: Mapping[str, str],
+    database: str = DATABASE,
+    template: str | None = None,
+) -> None:
+    """Makes a database, and in it for each role a schema of the role's own name.
+
+    Each role may log in, owns its schema, finds its tables there without a prefix, and has no
+    right on anything else. Can be repeated; passwords are then set anew.
+
+    Args:
+        superuser_dsn: any database of the server, as superuser.
+        passwords: of each role by its name.
+        database: its name.
+        template: a database to make it a copy of, if it does not exist yet.
+
+    Raises:
+        ValueError: a name is not made of lower-case letters, digits and underscores.
+    """
+    for name in (database, *passwords, *([template] if template else [])):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"not a plain name for a role or database: {name!r}")
+    _run_async(_provision(superuser_dsn, passwords, database, template))
+
+
+async def _provision(
+    superuser_dsn: str, passwords: Mapping[str, str], database: str, template: str | None
+) -> None:
+    async with _session(superuser_dsn) as server:
+        if not await server.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
+            copied = f" TEMPLATE {template}" if template else ""
+            await server.execute(f"CREATE DATABASE {database}{copied}")
+    inside_dsn = urlsplit(superuser_dsn)._replace(path=f"/{database}").geturl()
+    async with _session(inside_dsn) as inside, inside.transaction():
+        # Roles belong to the whole server: two who make databases at once must take turns.
+        await inside.execute("SELECT pg_advisory_xact_lock(hashtext('paypost provision'))")
+        await inside.execute(
+            f"REVOKE ALL ON DATABASE {database} FROM PUBLIC;REVOKE ALL ON SCHEMA public FROM PUBLIC"
+        )
+        known = {row["rolname"] for row in await inside.fetch("SELECT rolname FROM pg_roles")}
+        for role, password in passwords.items():
+            verb = "ALTER" if role in known else "CREATE"
+            literal = "'" + password.replace("'", "''") + "'"
+            await inside.execute(
+                f"{verb} ROLE {role} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD {literal};"
+                f"GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {role};"
+                f"CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION {role};"
+                f"ALTER ROLE {role} IN DATABASE {database} SET search_path = {role}"
+            )
+
+
+def drop_database(*, superuser_dsn: str, database: str) -> None:
+    """Deletes a database, whoever is connected to it; does nothing where there is none."""
+    if not _NAME.fullmatch(database):
+        raise ValueError(f"not a plain name for a database: {database!r}")
+    _run_async(_execute(superuser_dsn, f"DROP DATABASE IF EXISTS {database} WITH (FORCE)"))
+
+
+async def _execute(dsn: str, statement: str) -> None:
+    async with _session(dsn) as connection:
+        await connection.execute(statement)
 
 
 def _pid_file(place: Path) -> list[str]:

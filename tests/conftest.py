@@ -1,0 +1,3 @@
+"""Wiring only: what tests share lives in `tests/support`."""
+
+pytest_plugins = ["tests.support.backends"]
