@@ -5,7 +5,9 @@ each request of theirs that costs more than it must makes the measured system lo
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -122,6 +124,15 @@ async def send_problem(send: Send, problem: HttpProblemError) -> None:
     )
 
 
+async def answer_lifespan(receive: Receive, send: Send) -> None:
+    """Follow the server's start and end; applications open and close nothing themselves."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
+
+
 async def wait_for_disconnect(receive: Receive) -> None:
     """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
@@ -141,12 +152,33 @@ async def hold_open(receive: Receive, *, seconds: float, released: asyncio.Event
             wait.cancel()
 
 
-def build_server(application: Application, *, host: str, port: int) -> uvicorn.Server:
+class Server(uvicorn.Server):
+    """A server that ends at SIGTERM or SIGINT and leaves its caller the time to close what it owns.
+
+    uvicorn itself raises the signal again when it is done, which kills the process before the
+    caller's own `finally`.
+    """
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take both signals for as long as it serves."""
+        loop = asyncio.get_running_loop()
+        taken = (signal.SIGTERM, signal.SIGINT)
+        for number in taken:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in taken:
+                loop.remove_signal_handler(number)
+
+
+def build_server(application: Application, *, host: str, port: int) -> Server:
     """Return a server for the application, as lean as uvicorn goes.
 
     Its shutdown waits at most two seconds, since a request may be hanging on purpose.
     """
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             application,
             host=host,

@@ -17,6 +17,7 @@ from paypost.simulators.asgi import (
     HttpProblemError,
     Receive,
     Send,
+    answer_lifespan,
     hold_open,
     read_header,
     read_json,
@@ -62,7 +63,7 @@ class CisApplication:
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await answer_lifespan(receive, send)
             return
         try:
             await self._route(scope, receive, send)
@@ -346,14 +347,6 @@ class CisApplication:
         await send_json(
             send, {"postings": postings, "next": entries[-1].sequence if more else None}
         )
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
 
 
 async def _send_decision(send: Send, decision: Decision) -> None:

@@ -108,19 +108,20 @@ class Book:
     """The part of the ledger that one batch needs, and the rules of posting to it.
 
     `reversed_cents` holds, per payment, what was reversed and not reinstated. Postings are decided
-    in the order given, each seeing the effects of those before it. `fresh` collects the effects.
+    in the order given, each seeing the effects of those before it. `fresh` collects the effects;
+    the balances of `accounts` are changed in place.
     """
 
     def __init__(
         self,
         *,
-        accounts: Iterable[Account],
+        accounts: dict[str, Account],
         entries: Iterable[Entry],
         reversed_cents: dict[UUID, int],
         next_sequence: int,
         now: datetime,
     ) -> None:
-        self._accounts = {account.account: account for account in accounts}
+        self._accounts = accounts
         self._entries = {entry.key: entry for entry in entries}
         self._reversed_cents = reversed_cents
         self._next_sequence = next_sequence

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_POSTINGS_MAX = 1_000
 QUEUE_POSTINGS_MAX = 20_000
+ACCOUNTS_KNOWN_MAX = 50_000
 RECONNECT_SECONDS = 0.2
 LOCK_WAIT_SECONDS = 15
 
@@ -66,6 +67,9 @@ class LedgerWriter:
         self._clock = clock
         self._connection: asyncpg.Connection[Any] | None = None
         self._next_sequence = 0
+        # Accounts as the ledger has them. Holding the writer's lock makes this true: nobody else
+        # changes them. It is forgotten whenever a write fails.
+        self._accounts: dict[str, Account] = {}
         self._calls: collections.deque[Call] = collections.deque()
         self._queued = 0
         self._arrived = asyncio.Event()
@@ -111,6 +115,7 @@ class LedgerWriter:
                     next_sequence=self._next_sequence,
                     now=self._clock(),
                 )
+                self._accounts.clear()
             except DATABASE_ERRORS as error:
                 self._disconnect()
                 raise LedgerUnavailableError from error
@@ -211,13 +216,21 @@ class LedgerWriter:
             if payment_keys
             else {}
         )
+        await self._know(connection, accounts)
         return Book(
-            accounts=await store.read_accounts(connection, accounts=list(accounts)),
+            accounts=self._accounts,
             entries=entries,
             reversed_cents=reversed_cents,
             next_sequence=self._next_sequence,
             now=self._clock(),
         )
+
+    async def _know(self, connection: store.Connection, accounts: set[str]) -> None:
+        if len(self._accounts) > ACCOUNTS_KNOWN_MAX:
+            self._accounts.clear()
+        if unknown := accounts - self._accounts.keys():
+            for account in await store.read_accounts(connection, accounts=list(unknown)):
+                self._accounts[account.account] = account
 
     async def _connected(self) -> "asyncpg.Connection[Any]":
         if self._connection is not None and not self._connection.is_closed():
@@ -245,6 +258,7 @@ class LedgerWriter:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+        self._accounts.clear()
 
 
 def _fail(batch: list[Call], error: Exception) -> None:
