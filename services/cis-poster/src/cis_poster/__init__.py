@@ -1,1 +1,1 @@
-
+"""Posts accepted payments to the CIS ledger, exactly once in effect."""

@@ -8,24 +8,20 @@ takes down, the others of its batch, and nothing is retried without a pause.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import ConsumerRecord
 from faststream import AckPolicy
-from faststream.kafka import KafkaMessage
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception_type,
-    stop_after_delay,
-    wait_exponential_jitter,
-)
+from faststream.kafka import KafkaMessage, KafkaRouter
 
 from shared.clock import Clock
-from shared.contracts.streams import STREAMS
+from shared.contracts.streams import STREAMS, Stream
 from shared.contracts.wire import OutboundRecord, Received, UnreadableRecordError, decode
 from shared.errors import TransientError
 from shared.outbox.announcer import Publisher
+from shared.work.patience import patiently
 
 _log = structlog.get_logger(__name__)
 
@@ -73,6 +69,17 @@ def batch_subscription(*, group_id: str) -> dict[str, Any]:
         "parser": parse_without_headers,
         "decoder": decode_nothing,
     }
+
+
+BatchConsumer = Callable[[KafkaMessage], Awaitable[None]]
+
+
+def on_batches(
+    router: KafkaRouter, *, stream: Stream, group_id: str
+) -> Callable[[BatchConsumer], BatchConsumer]:
+    """Return the decorator that subscribes a function to a stream, in batches of raw records."""
+    decorate: Any = router.subscriber(stream.name, **batch_subscription(group_id=group_id))
+    return cast("Callable[[BatchConsumer], BatchConsumer]", decorate)
 
 
 async def parse_without_headers(
@@ -146,7 +153,8 @@ class Inbox:
         self, batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]], handle: Handler
     ) -> None:
         try:
-            await self._patiently(handle, [received for _, received in batch])
+            everything = [received for _, received in batch]
+            await patiently(lambda: handle(everything), patience_seconds=self._patience_seconds)
         except TransientError:
             raise
         except Exception:
@@ -158,22 +166,14 @@ class Inbox:
     ) -> None:
         for record, received in batch:
             try:
-                await self._patiently(handle, [received])
+                await patiently(
+                    partial(handle, [received]), patience_seconds=self._patience_seconds
+                )
             except TransientError:
                 raise
             except Exception as error:
                 _log.exception("record.failed", event_id=received.event_id)
                 await self._bury(record, reason="failed", detail=type(error).__name__, attempts=2)
-
-    async def _patiently(self, handle: Handler, batch: Sequence[Received]) -> None:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=wait_exponential_jitter(initial=0.05, max=2.0),
-            stop=stop_after_delay(self._patience_seconds),
-            reraise=True,
-        ):
-            with attempt:
-                await handle(batch)
 
     async def _bury(
         self, record: ConsumerRecord[Any, Any], *, reason: str, detail: str, attempts: int
@@ -196,14 +196,9 @@ class Inbox:
             value=record.value or b"",
             headers=(*((name, value or b"") for name, value in record.headers), *story),
         )
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(TransientError),
-            wait=wait_exponential_jitter(initial=0.05, max=2.0),
-            stop=stop_after_delay(self._patience_seconds),
-            reraise=True,
-        ):
-            with attempt:
-                await self._dead_letters.publish([letter])
+        await patiently(
+            lambda: self._dead_letters.publish([letter]), patience_seconds=self._patience_seconds
+        )
         self._metrics.dead_lettered(stream=record.topic, reason=reason)
         _log.warning(
             "record.dead_lettered",

@@ -144,6 +144,14 @@ def _exit_with(settings_class: type[ServiceSettings], error: ValidationError) ->
     raise SystemExit(EXIT_BAD_SETTINGS)
 
 
+def placeholder_settings(settings_class: type[Settings]) -> Settings:
+    """Return settings that name nothing real: enough to describe a service, not to run it."""
+    required = [name for name, field in settings_class.model_fields.items() if field.is_required()]
+    values: dict[str, Any] = dict.fromkeys(required, "placeholder@example.org")
+    values |= {"environment": "local", "database_url": "postgresql+asyncpg://localhost/none"}
+    return settings_class(**values)
+
+
 def settings_table(settings_class: type[ServiceSettings]) -> str:
     """Return the service's settings as a Markdown table, for its README and `settings` command."""
     prefix = settings_class.model_config.get("env_prefix", "")

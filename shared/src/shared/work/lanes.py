@@ -13,6 +13,8 @@ import structlog
 
 Item = TypeVar("Item")
 
+STOPS_REMEMBERED_MAX = 20_000
+
 _log = structlog.get_logger(__name__)
 
 
@@ -27,8 +29,9 @@ class Lanes(Generic[Item]):
     """A bounded set of in-memory lanes in front of one `act`.
 
     `act` gets up to `batch_size_max` items from any lanes, in order within each, and returns for
-    each whether it is settled. The rest of a lane that is not settled goes to `give_up`, as does
-    everything that waits when the lanes are closed.
+    each whether it is settled. An item that is to go `alone` shares its call with no other, so
+    that one suspected of trouble spoils none. The rest of a lane that is not settled goes to
+    `give_up`, as does everything that waits when the lanes are closed.
     """
 
     def __init__(
@@ -40,6 +43,7 @@ class Lanes(Generic[Item]):
         limit: Limit,
         batch_size_max: int,
         items_max: int,
+        alone: Callable[[Item], bool] = lambda _: False,
     ) -> None:
         self._lane_of = lane_of
         self._act = act
@@ -47,6 +51,7 @@ class Lanes(Generic[Item]):
         self._limit = limit
         self._batch_size_max = batch_size_max
         self._items_max = items_max
+        self._alone = alone
         self._waiting: dict[Hashable, deque[Item]] = {}
         self._ready: deque[Hashable] = deque()
         self._held = 0
@@ -54,6 +59,8 @@ class Lanes(Generic[Item]):
         self._room = asyncio.Event()
         self._room.set()
         self._closing = False
+        self._stops = 0
+        self._stopped_at: dict[Hashable, int] = {}
 
     @property
     def held(self) -> int:
@@ -64,11 +71,28 @@ class Lanes(Generic[Item]):
         """Whether a lane has items here, so that new ones may queue behind them."""
         return lane in self._waiting
 
-    async def put(self, items: Sequence[Item]) -> None:
+    @property
+    def room(self) -> int:
+        """How many more items fit under the bound now."""
+        return max(0, self._items_max - self._held)
+
+    def ticket(self) -> int:
+        """Return what `put` needs to notice that a lane has stopped in the meantime.
+
+        Taken before the database is asked what is unsettled: a lane that stops between that
+        question and `put` holds back the items, since an earlier one now waits before them.
+        """
+        return self._stops
+
+    async def put(self, items: Sequence[Item], *, ticket: int) -> None:
         """Queue items in their order; waits while the bound is reached."""
         while self._held >= self._items_max:
             self._room.clear()
             await self._room.wait()
+        held_back = [i for i in items if self._stopped_at.get(self._lane_of(i), 0) > ticket]
+        if held_back:
+            items = [i for i in items if self._stopped_at.get(self._lane_of(i), 0) <= ticket]
+            await self._give_up(held_back)
         for item in items:
             lane = self._lane_of(item)
             queue = self._waiting.get(lane)
@@ -102,10 +126,15 @@ class Lanes(Generic[Item]):
         taken: dict[Hashable, list[Item]] = {}
         room = self._batch_size_max
         while self._ready and room > 0:
-            lane = self._ready.popleft()
-            queue = self._waiting[lane]
-            taken[lane] = [queue.popleft() for _ in range(min(len(queue), room))]
-            room -= len(taken[lane])
+            queue = self._waiting[self._ready[0]]
+            if self._alone(queue[0]):
+                if taken:
+                    break
+                return {self._ready.popleft(): [queue.popleft()]}
+            batch = taken[self._ready.popleft()] = []
+            while queue and room > 0 and not self._alone(queue[0]):
+                batch.append(queue.popleft())
+                room -= 1
         return taken
 
     async def _call(self, taken: dict[Hashable, list[Item]]) -> None:
@@ -124,6 +153,7 @@ class Lanes(Generic[Item]):
             if not all(verdicts):
                 given_up.extend(queue)
                 queue.clear()
+                self._stop(lane)
             if queue:
                 self._ready.append(lane)
             else:
@@ -138,6 +168,14 @@ class Lanes(Generic[Item]):
             # The rows keep their lease: the recovery job takes them up when it has run out.
             _log.error("lane.give_up_failed", error=repr(error))
         self._dispatch()
+
+    def _stop(self, lane: Hashable) -> None:
+        self._stops += 1
+        self._stopped_at.pop(lane, None)
+        self._stopped_at[lane] = self._stops
+        if len(self._stopped_at) > STOPS_REMEMBERED_MAX:
+            # The oldest stop is long over: no ticket is held for longer than one transaction.
+            del self._stopped_at[next(iter(self._stopped_at))]
 
     def _release(self, count: int) -> None:
         self._held -= count

@@ -1,0 +1,1 @@
+"""The outside systems of cis-poster: PostgreSQL and the CIS."""

@@ -1,0 +1,26 @@
+"""Whether the database answers, as a readiness check."""
+
+import asyncio
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.db.engine import transaction
+from shared.errors import TransientError
+from shared.runtime.ops import Check
+
+CHECK_SECONDS_MAX = 2.0
+
+
+def database_check(engine: AsyncEngine) -> Check:
+    """Return a check that asks the database for one row, within two seconds."""
+
+    async def check() -> str | None:
+        try:
+            async with asyncio.timeout(CHECK_SECONDS_MAX), transaction(engine) as connection:
+                await connection.execute(text("SELECT 1"))
+        except (TransientError, TimeoutError) as error:
+            return f"the database does not answer: {type(error).__name__}"
+        return None
+
+    return check

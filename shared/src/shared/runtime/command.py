@@ -1,0 +1,99 @@
+"""The command line of every service: `run | migrate | asyncapi | openapi | settings`."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NoReturn
+
+import orjson
+import uvloop
+from fastapi import FastAPI
+
+from shared.contracts.documents import asyncapi_document
+from shared.db.migrations import migrate
+from shared.runtime.logging import configure_logging
+from shared.runtime.service import Service, serve
+from shared.runtime.settings import (
+    Settings,
+    load_settings,
+    placeholder_settings,
+    settings_table,
+)
+
+
+class ServiceCommand(Generic[Settings]):
+    """What `python -m <service>` can do, for one service."""
+
+    def __init__(
+        self,
+        *,
+        package: str,
+        settings_class: type[Settings],
+        service: Callable[[Settings], Service],
+        consumes: Sequence[str],
+        produces: Sequence[str],
+        api: Callable[[Settings], FastAPI] | None = None,
+    ) -> None:
+        self._package = package
+        self._settings_class = settings_class
+        self._service = service
+        self._consumes = consumes
+        self._produces = produces
+        self._api = api
+
+    def run(self) -> NoReturn:
+        """Carry out the command line and exit."""
+        parser = argparse.ArgumentParser(prog=f"python -m {self._package}")
+        commands = parser.add_subparsers(dest="command", required=True)
+        commands.add_parser("run", help="serve until SIGTERM")
+        migration = commands.add_parser("migrate", help="bring the schema to a revision")
+        migration.add_argument("revision", nargs="?", default="head")
+        commands.add_parser("asyncapi", help="print the AsyncAPI document")
+        commands.add_parser("settings", help="print the settings as a table")
+        if self._api is not None:
+            commands.add_parser("openapi", help="print the OpenAPI document")
+        arguments = parser.parse_args()
+        match arguments.command:
+            case "run":
+                self._serve()
+            case "migrate":
+                settings = load_settings(self._settings_class)
+                migrate(
+                    url=settings.database_url.get_secret_value(),
+                    package=self._package,
+                    revision=arguments.revision,
+                )
+            case "asyncapi":
+                _print(self.asyncapi())
+            case "openapi":
+                _print(self.openapi())
+            case "settings":
+                sys.stdout.write(settings_table(self._settings_class) + "\n")
+        sys.exit(0)
+
+    def asyncapi(self) -> dict[str, Any]:
+        return asyncapi_document(
+            service=self._package, consumes=self._consumes, produces=self._produces
+        )
+
+    def openapi(self) -> dict[str, Any]:
+        if self._api is None:
+            raise ValueError(f"{self._package} has no HTTP API")
+        # The document depends on the code alone.
+        return self._api(placeholder_settings(self._settings_class)).openapi()
+
+    def _serve(self) -> None:
+        settings = load_settings(self._settings_class)
+        configure_logging(service=self._package.replace("_", "-"), level=settings.log_level)
+
+        async def main() -> None:
+            await serve(self._service(settings), settings=settings)
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+
+
+def _print(document: dict[str, Any]) -> None:
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
