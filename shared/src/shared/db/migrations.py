@@ -28,7 +28,9 @@ async def _migrate(url: str, package: str, revision: str) -> None:
         async with engine.connect() as connection:
             await connection.execute(text(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})"))
             await connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT_SECONDS}s'"))
-            await connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {package}"))
+            # The role may own its schema without being allowed to make one.
+            if await connection.scalar(text(f"SELECT to_regnamespace('{package}')")) is None:
+                await connection.execute(text(f"CREATE SCHEMA {package}"))
             await connection.commit()
             await connection.run_sync(_run, package, revision)
             await connection.commit()
