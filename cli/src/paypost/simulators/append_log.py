@@ -66,24 +66,30 @@ class AppendLog:
         finally:
             os.close(directory)
 
+    def write(self, lines: bytes) -> None:
+        """Hand lines over without waiting for the disk; a later `append` waits for them too.
+
+        Raises AppendLogClosedError when the log is closed.
+        """
+        if self._closing:
+            raise AppendLogClosedError
+        self._gathered.append(lines)
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+        if self._flusher is None:
+            self._flusher = asyncio.create_task(self._flush())
+
     async def append(self, lines: bytes) -> None:
         """Return when `lines` (whole lines, each ending in a newline) and all before are on disk.
 
         No lines at all wait for those of earlier callers only. Raises AppendLogClosedError when
         the log is closed first.
         """
-        if self._closing:
-            raise AppendLogClosedError
-        if not lines and self._flusher is None:
-            return
-        if self._waiting is None:
-            self._waiting = asyncio.get_running_loop().create_future()
-        if lines:
-            self._gathered.append(lines)
-        if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush())
-        # Shielded, because many callers share the one future.
-        await asyncio.shield(self._waiting)
+        if lines or self._flusher is not None:
+            self.write(lines)
+            assert self._waiting is not None
+            # Shielded, because many callers share the one future.
+            await asyncio.shield(self._waiting)
 
     async def close(self) -> None:
         """Write what was gathered, then close the file."""
