@@ -98,6 +98,14 @@ class TestStackDirectory:
         assert second.standard_webhook_secrets.keys() == {"portal", "kiosk"}
         assert second.postgres_passwords["notifier"] == first.postgres_passwords["notifier"]
 
+    def test_keeps_the_logs_of_the_run_before(self, directory):
+        with directory.acquire():
+            for run in ("first", "second", "third"):
+                directory.turn_logs()
+                (directory.logs / "kafka.log").write_text(run)
+        assert (directory.logs / "kafka.log").read_text() == "third"
+        assert (directory.path / "logs.previous" / "kafka.log").read_text() == "second"
+
     @pytest.mark.parametrize("name", ["../elsewhere", "a/b", ".hidden", "x" * 65])
     def test_refuses_names_that_lead_elsewhere(self, name):
         with pytest.raises(ValueError, match="plain name"):

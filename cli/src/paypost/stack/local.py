@@ -368,8 +368,8 @@ class LocalStack:
             self._emit("stack", "progress", f"ended what a killed stack left: {', '.join(left)}")
         if self._fresh:
             self.directory.wipe()
-        for path in (self.directory.logs, self.directory.data):
-            path.mkdir(parents=True, exist_ok=True)
+        self.directory.data.mkdir(exist_ok=True)
+        self.directory.turn_logs()
         self._ports = PortBlock.claim(seed=self.directory.name)
         self._watchdog = Watchdog()
         owner = ProcessIdentity.of(os.getpid())

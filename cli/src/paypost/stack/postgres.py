@@ -48,6 +48,8 @@ REFERENCE_CIS_ROLE = "reference_cis"
 ROLES = (*SERVICE_ROLES, REFERENCE_CIS_ROLE)
 
 _NOBODY = 65534
+_INITDB_TIMEOUT_SECONDS = 60.0
+_OPEN_FOLDERS = Path("/var/tmp")  # noqa: S108 - what is put there is checked to be the user's own
 _PROGRAMS = ("initdb", "postgres")
 _NAME = re.compile("[a-z_][a-z0-9_]{0,62}")
 
@@ -444,8 +446,9 @@ class PostgresServer:
         """The binaries, or a copy where *nobody* may not enter their folder."""
         if privileges not in _REALLY_NOBODY:
             return binaries
-        probe = [*_PREFIXES[privileges], str(binaries.server), "--version"]
-        if subprocess.run(probe, capture_output=True, check=False, cwd="/").returncode == 0:
+        # Asked by a program that nobody runs: setpriv itself still reaches what root may.
+        probe = [*_PREFIXES[privileges], "/bin/sh", "-c", 'test -r "$0"', str(binaries.initdb)]
+        if subprocess.run(probe, check=False, cwd="/").returncode == 0:
             return binaries
         install = binaries.directory.parent
         copy = _open_folder() / f"binaries-{_short_hash(str(install))}"
@@ -479,8 +482,9 @@ class PostgresServer:
             if self._privileges in _REALLY_NOBODY:
                 for path in (partial, Path(closed), password_path):
                     os.chown(path, _NOBODY, _NOBODY)
-            done = subprocess.run(
-                [
+            child = ChildProcess(
+                name="initdb",
+                command=[
                     *prefix,
                     str(binaries.initdb),
                     f"--pgdata={partial}",
@@ -490,21 +494,19 @@ class PostgresServer:
                     "--encoding=UTF8",
                     "--locale=C",
                 ],
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd="/",
-            )
-        if done.returncode != 0:
-            self.log_path.parent.mkdir(parents=True, exist_ok=True)
-            with self.log_path.open("a") as log:
-                log.write(done.stdout + done.stderr)
-            raise ProcessFailedError(
-                name="postgres",
-                reason="initdb failed",
-                returncode=done.returncode,
                 log_path=self.log_path,
+                watchdog=self._watchdog,
+                cwd=Path("/"),
             )
+            if child.wait(timeout_seconds=_INITDB_TIMEOUT_SECONDS) != 0:
+                returncode = child.returncode
+                child.kill()
+                raise ProcessFailedError(
+                    name="postgres",
+                    reason="initdb failed",
+                    returncode=returncode,
+                    log_path=self.log_path,
+                )
         partial.rename(place)
 
     def _await_ready(self, *, place: Path, timeout_seconds: float) -> None:
@@ -594,32 +596,46 @@ def _pid_file(place: Path) -> list[str]:
         return []
 
 
-def _end_predecessor(*, place: Path) -> None:
-    """Ends a server that a dead parent left on this data, and takes away what it left behind."""
-    lines = _pid_file(place)
-    if not lines or not lines[0].isdigit():
-        return
-    identity = ProcessIdentity.of(int(lines[0]))
-    with contextlib.suppress(OSError):
-        command = Path(f"/proc/{lines[0]}/cmdline").read_bytes().split(b"\0")
-        if identity is not None and str(place).encode() in command:
-            identity.kill_group()
-            # Its sessions see that it is gone and end; they hold its shared memory until then.
-            time.sleep(0.2)
-            identity = None
-    if identity is None or not Path("/proc/self/cmdline").exists():
-        return
-    # The number belongs to somebody else by now, and the server would take that for itself.
+def _end_predecessor(*, place: Path, timeout_seconds: float = 10.0) -> None:
+    """Ends what a dead parent or a killed server left on this data, and takes away its pid file.
+
+    A session that computes does not notice that its server is gone, and two servers' sessions on
+    one data folder would destroy it. So everything that works in this folder is killed first;
+    only then may the pid file go (whose number may belong to a stranger, or to a zombie that
+    nobody reaps, either of which the server would take for itself).
+    """
+    if not Path("/proc/self/cwd").exists():
+        return  # The server's own, more cautious check has to do.
+    deadline = time.monotonic() + timeout_seconds
+    while working := _working_in(place):
+        for pid in working:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > deadline:
+            raise ServerRunningError(pid=working[0])
+        time.sleep(0.01)
     (place / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _working_in(place: Path) -> list[int]:
+    """The processes whose working folder this is, as that of every process of a server is."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            # Gone, a zombie, or somebody else's.
+            with contextlib.suppress(OSError):
+                if (entry / "cwd").readlink() == place.resolve():
+                    found.append(int(entry.name))
+    return found
 
 
 def _open_folder() -> Path:
     """A folder that *nobody* may enter, kept over a restart of the machine."""
-    folder = Path("/var/tmp") / f"paypost-postgres-{os.getuid()}"  # noqa: S108 - see below
+    folder = _OPEN_FOLDERS / f"paypost-postgres-{os.getuid()}"
     folder.mkdir(mode=0o711, exist_ok=True)
-    folder.chmod(0o711)
-    if folder.stat().st_uid != os.getuid():  # a stranger's folder of that name
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to another user")
+    folder.chmod(0o711)
     return folder
 
 

@@ -255,6 +255,17 @@ class StackDirectory:
         self.state_path.unlink(missing_ok=True)
         return killed
 
+    def turn_logs(self) -> None:
+        """Begins with empty logs; those of the run before are kept beside them, older ones not.
+
+        Only for the holder of the lock.
+        """
+        previous = self.logs.with_name("logs.previous")
+        if self.logs.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            self.logs.rename(previous)
+        self.logs.mkdir()
+
     def wipe(self) -> None:
         """Deletes data, logs and secrets. Only for the holder of the lock."""
         for path in (self.data, self.logs):
