@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import logging
@@ -24,7 +25,7 @@ import struct
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
@@ -529,7 +530,8 @@ def _make_aot_cache(*, runtime: KafkaRuntime, cache: Path, watchdog: Watchdog) -
             )
             broker._aot_output = place / "kafka.aot"
             broker.start()
-            _in_own_thread(lambda: asyncio.run(_exercise(bootstrap=broker.bootstrap)))
+            with _quiet("aiokafka"):
+                _in_own_thread(lambda: asyncio.run(_exercise(bootstrap=broker.bootstrap)))
             # The cache is written on the way out.
             broker.stop(timeout_seconds=120)
         made = place / "kafka.aot"
@@ -567,6 +569,18 @@ async def _exercise(*, bootstrap: str) -> None:
         await consumer.getone()
         await consumer.commit()
     await consumer.stop()
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a logger still: a client's complaints about a broker still starting are no news."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _in_own_thread(work: Callable[[], None]) -> None:
