@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from paypost.stack.local import (
+    COUNTERPARTS,
     SERVICES,
     LocalStack,
     UnknownPartError,
@@ -55,6 +56,7 @@ STATE = StackState(
     log_paths={},
     cis_journal_path=Path("/state/cis-journal.jsonl"),
     mail_store_path=Path("/state/mail"),
+    processor_journal_path=Path("/state/processor-journal.jsonl"),
 )
 
 
@@ -111,6 +113,16 @@ class TestProcessSpec:
 
     def test_keeps_secrets_out_of_its_repr(self):
         assert "cis-key" not in repr(spec("cis-poster"))
+
+    @pytest.mark.parametrize("counterpart", COUNTERPARTS)
+    def test_no_command_line_shows_a_secret(self, counterpart):
+        line = " ".join(spec(counterpart).command)
+        assert not any(secret in line for secret in ("whsec_", "-key", ":p@"))
+
+    def test_counterparts_get_their_secrets_all_the_same(self):
+        assert spec("cis").env["CIS_API_KEY"] == "cis-key"
+        assert spec("cis").env["CIS_DATABASE_URL"].startswith("postgresql://reference_cis:p@")
+        assert spec("processor").env["STRIPE_WEBHOOK_SECRET"] == "whsec_stripe"
 
     def test_a_counterpart_is_told_by_its_command_line(self):
         command = spec("mail").command

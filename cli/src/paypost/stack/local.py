@@ -2,8 +2,8 @@
 
 `LocalStack` starts Kafka and PostgreSQL side by side, then what needs them as soon as what it
 needs is there, and stops all of it in the opposite order. What each process is told, in its
-environment and arguments, is in `service_environment` and `counterpart_arguments`, and nowhere
-else.
+environment and arguments, is in `service_environment`, `counterpart_arguments` and
+`counterpart_environment`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -123,6 +123,7 @@ def describe(
         },
         cis_journal_path=directory.data / "cis-journal.jsonl",
         mail_store_path=directory.data / "mail",
+        processor_journal_path=directory.data / "processor-journal.jsonl",
     )
 
 
@@ -173,9 +174,7 @@ def counterpart_arguments(*, counterpart: str, state: StackState) -> tuple[str, 
         "cis": {
             "--host": HOST,
             "--port": _port_of(state.http_urls["cis"]),
-            "--database-url": state.dsns[REFERENCE_CIS_ROLE],
             "--journal": state.cis_journal_path,
-            "--api-key": state.secrets.cis_api_key,
         },
         "mail": {
             "--smtp-port": state.smtp_port,
@@ -185,10 +184,22 @@ def counterpart_arguments(*, counterpart: str, state: StackState) -> tuple[str, 
         "processor": {
             "--port": _port_of(state.http_urls["processor"]),
             "--target": f"{state.http_urls['payment-intake']}/webhooks/stripe",
-            "--secret": state.secrets.stripe_webhook_secret,
+            "--journal": state.processor_journal_path,
         },
     }
     return tuple(str(part) for pair in values[counterpart].items() for part in pair)
+
+
+def counterpart_environment(*, counterpart: str, state: StackState) -> dict[str, str]:
+    """What a simulator is told by its environment: secrets, which other users' `ps` would show."""
+    values = {
+        "cis": {
+            "CIS_DATABASE_URL": state.dsns[REFERENCE_CIS_ROLE],
+            "CIS_API_KEY": state.secrets.cis_api_key,
+        },
+        "processor": {"STRIPE_WEBHOOK_SECRET": state.secrets.stripe_webhook_secret},
+    }
+    return values.get(counterpart, {})
 
 
 def process_spec(
@@ -221,7 +232,7 @@ def process_spec(
             f"paypost.simulators.{name}",
             *counterpart_arguments(counterpart=name, state=state),
         ),
-        env=env | dict(overrides),
+        env=env | counterpart_environment(counterpart=name, state=state) | dict(overrides),
         ready_port=_port_of(state.http_urls[name]),
     )
 

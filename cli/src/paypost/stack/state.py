@@ -125,6 +125,7 @@ class StackState(_Frozen):
         log_paths: by process name.
         cis_journal_path: the reference CIS's own record of what it applied.
         mail_store_path: the folder in which the mail sink keeps what it got.
+        processor_journal_path: every attempt of the processor to deliver an event.
     """
 
     name: str
@@ -145,6 +146,7 @@ class StackState(_Frozen):
     log_paths: dict[str, Path]
     cis_journal_path: Path
     mail_store_path: Path
+    processor_journal_path: Path
 
     @classmethod
     def load(cls, name: str | None = None, *, require_ready: bool = True) -> Self:
