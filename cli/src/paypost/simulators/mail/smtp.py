@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from datetime import datetime
+from typing import cast
 
 from aiosmtpd.smtp import SMTP, Envelope, Session, syntax
 
@@ -66,8 +67,8 @@ class SinkHandler:
             raw=envelope.content if isinstance(envelope.content, bytes) else b"",
         )
         if switches.meets("drop_answer", addresses=recipients):
-            assert isinstance(server.transport, asyncio.WriteTransport)
-            server.transport.abort()
+            # Cast and not asserted: uvloop's transports are no subclasses of asyncio's.
+            cast(asyncio.WriteTransport, server.transport).abort()
         return f"250 2.0.0 Kept as {number}"
 
     async def _hang(self) -> None:
@@ -121,8 +122,7 @@ class SinkProtocol(SMTP):
         if data is None:
             # The rest of the message cannot be told from commands any more.
             await self.push("552 Error: Too much mail data")
-            assert isinstance(self.transport, asyncio.WriteTransport)
-            self.transport.close()
+            cast(asyncio.WriteTransport, self.transport).close()
             return
         self.envelope.content = self.envelope.original_content = data
         status = await self._call_handler_hook("DATA")
@@ -153,8 +153,7 @@ class SinkProtocol(SMTP):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start a session, unless connections are refused now."""
         if self._switches.meets("refuse_connection", addresses=()):
-            assert isinstance(transport, asyncio.WriteTransport)
-            transport.abort()
+            cast(asyncio.WriteTransport, transport).abort()
             return
         super().connection_made(transport)
 

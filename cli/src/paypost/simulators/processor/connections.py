@@ -9,7 +9,7 @@ import collections
 import ssl
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -116,8 +116,8 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport  # type: ignore[assignment]  # uvloop's is no subclass of both
+        # Cast and not asserted: uvloop's transports are no subclasses of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         self.usable = True
 
     def connection_lost(self, exc: Exception | None) -> None:
