@@ -2,7 +2,10 @@
 .DEFAULT_GOAL := help
 .PHONY: help env demo up down test lint fmt lock
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+# The first that is new enough; python3 if none is, so that the bootstrap can say so.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; \
+	done; echo python3)
 BIN := .venv/bin
 
 help: ## List these targets
@@ -28,8 +31,8 @@ lint: env ## The checks of `make test` without its tests
 	@$(BIN)/python scripts/checks.py lint
 
 fmt: env ## Format the code and fix what can be fixed
-	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
 
 lock: env ## Resolve the dependencies anew into requirements.lock
 	@$(PYTHON) scripts/bootstrap.py --lock

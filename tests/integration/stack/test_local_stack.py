@@ -70,13 +70,14 @@ class TestLocalStack:
         eventually(lambda: not any(alive(process) for process in started))
         assert "database system is shut down" in log.read_text()
 
-    def test_can_be_killed_while_it_starts(self, state_dir):
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+    def test_can_be_ended_while_it_starts(self, state_dir, number):
         owner = subprocess.Popen(
             [sys.executable, "-c", OWNER, "one", "kafka,postgres"], env=os.environ
         )
         eventually(lambda: len(mentioning(str(state_dir))) > 0)
-        owner.kill()
-        owner.wait()
+        os.kill(owner.pid, number)
+        owner.wait(timeout=20)
         eventually(lambda: mentioning(str(state_dir)) == [])
         with LocalStack(name="one", parts={"postgres"}) as stack:
             assert stack.postgres.running

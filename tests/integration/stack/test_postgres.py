@@ -11,6 +11,7 @@ import pytest
 from paypost.stack.ports import PortBlock
 from paypost.stack.postgres import (
     ROLES,
+    DataVersionError,
     PostgresBinaries,
     PostgresNotFoundError,
     PostgresServer,
@@ -96,6 +97,15 @@ class TestPostgresServer:
         with pytest.raises(ServerRunningError) as caught:
             server.wipe()
         assert caught.value.pid == server.identity.pid
+
+
+class TestDataOfAnotherVersion:
+    def test_are_left_alone(self, tmp_path, watchdog):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "PG_VERSION").write_text("9\n")
+        with PortBlock.claim() as ports, pytest.raises(DataVersionError) as caught:
+            make_server(tmp_path, ports, watchdog, privileges=Privileges.OWN).start()
+        assert caught.value.data_version == "9"
 
 
 class TestRoles:

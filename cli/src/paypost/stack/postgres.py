@@ -92,6 +92,25 @@ class ServerRunningError(Exception):
         self.pid = pid
 
 
+class DataVersionError(Exception):
+    """The data were made by another major version than the server that is to run on them.
+
+    Attributes:
+        data_dir: where they are.
+        data_version: theirs.
+        server_version: the server's.
+    """
+
+    def __init__(self, *, data_dir: Path, data_version: str, server_version: int) -> None:
+        super().__init__(
+            f"{data_dir} was made by PostgreSQL {data_version}, the server found is "
+            f"{server_version}; start afresh, or name the old one's folder in PAYPOST_POSTGRES_BIN"
+        )
+        self.data_dir = data_dir
+        self.data_version = data_version
+        self.server_version = server_version
+
+
 class StopMode(StrEnum):
     """How a server is stopped."""
 
@@ -348,6 +367,7 @@ class PostgresServer:
         Raises:
             ProcessFailedError: it ended, or did not get there in time.
             PostgresNotFoundError, NoUnprivilegedUserError: nothing to run, or nobody to run it.
+            DataVersionError: the data are another major version's.
         """
         if self.running:
             return
@@ -358,6 +378,13 @@ class PostgresServer:
         prefix = _PREFIXES[self._privileges]
         if not (place / "PG_VERSION").exists():
             self._make_data(place=place, binaries=binaries, prefix=prefix)
+        made_by = (place / "PG_VERSION").read_text().strip()
+        if made_by != str(binaries.major_version):
+            raise DataVersionError(
+                data_dir=self.data_dir,
+                data_version=made_by,
+                server_version=binaries.major_version,
+            )
         _end_predecessor(place=place)
         settings = {**self._own_settings(), **self._settings}
         self._child = ChildProcess(

@@ -238,7 +238,8 @@ class StackDirectory:
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path.chmod(0o700)
         try:
-            return FileLock(path=self.lock_path).acquire()
+            # A reader that only looks whether the lock is held has it for a moment itself.
+            return FileLock(path=self.lock_path).acquire(timeout_seconds=0.3)
         except LockHeldError as error:
             raise StackRunningError(name=self.name, owner_pid=error.owner_pid) from error
 
