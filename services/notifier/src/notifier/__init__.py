@@ -1,1 +1,1 @@
-
+"""Tells the customer what the ledger says, after it says it."""

@@ -1,0 +1,202 @@
+"""The composition root of notifier: the only module that sees everything."""
+
+import random
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from faststream.kafka import KafkaBroker
+
+from notifier.adapters.composer import Sender, TemplateComposer
+from notifier.adapters.repositories import SqlContacts, SqlNotifications
+from notifier.adapters.smtp import SmtpMailGateway
+from notifier.adapters.smtp_session import SmtpServer
+from notifier.adapters.tables import outbox as outbox_rows
+from notifier.consumers import GROUP_ID, build_router
+from notifier.domain import Attempt
+from notifier.jobs import Jobs
+from notifier.metrics import Metrics
+from notifier.ports import MailGateway, Settlement
+from notifier.settings import Settings
+from notifier.usecases import KeepContacts, Sending, TellCustomers, TellDue
+from shared.clock import Clock, utc_now
+from shared.db.engine import build_engine
+from shared.db.health import database_check
+from shared.messaging.consumers import Consumers, build_broker
+from shared.messaging.inbox import Inbox
+from shared.messaging.producer import RecordProducer
+from shared.outbox.announcer import Announcer
+from shared.outbox.table import Outbox
+from shared.runtime.service import Service, every
+from shared.work.backoff import Backoff
+from shared.work.batcher import MicroBatcher
+from shared.work.lanes import Lanes
+from shared.work.limit import Breaker, FixedLimit
+from shared.work.patience import patiently
+
+SETTLE_PATIENCE_SECONDS = 60.0
+"""How long an outcome is kept in memory while the database is away; after it a mail is repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What `build_app` has put together; tests reach into it."""
+
+    service: Service
+    broker: KafkaBroker
+    jobs: Jobs
+    metrics: Metrics
+
+
+def build_app(
+    settings: Settings,
+    *,
+    clock: Clock = utc_now,
+    randomness: random.Random | None = None,
+    mail: MailGateway | None = None,
+) -> App:
+    """Put notifier together; nothing is opened before the service is served."""
+    metrics = Metrics()
+    engine = build_engine(
+        url=settings.database_url.get_secret_value(),
+        application_name=GROUP_ID,
+        pool_size=settings.database_pool_size,
+        tls_ca_file=settings.database_tls_ca_file,
+    )
+    outbox = Outbox(table=outbox_rows)
+    notifications = SqlNotifications(
+        engine=engine, outbox=outbox, lease_seconds=settings.lease_seconds
+    )
+    producer = RecordProducer(
+        bootstrap_servers=settings.kafka_bootstrap_servers,
+        client_id=GROUP_ID,
+        security=settings.kafka_security(),
+    )
+    announcer = Announcer(engine=engine, outbox=outbox, publisher=producer, metrics=metrics)
+    gateway = SmtpMailGateway(
+        server=_smtp_server(settings), metrics=metrics, call_seconds_max=settings.send_seconds_max
+    )
+    breaker = Breaker(
+        failures_max=settings.breaker_failures_max,
+        pause_seconds=settings.breaker_pause_seconds,
+        pause_seconds_max=settings.breaker_pause_seconds_max,
+    )
+
+    async def settle(waiting: Sequence[Sequence[Settlement]]) -> Sequence[None]:
+        batch = [settlement for settlements in waiting for settlement in settlements]
+        rows = await patiently(
+            lambda: notifications.settle(batch), patience_seconds=SETTLE_PATIENCE_SECONDS
+        )
+        announcer.offer(rows)
+        return [None for _ in waiting]
+
+    settler: MicroBatcher[Sequence[Settlement], None] = MicroBatcher(
+        flush=settle, batch_size_max=256, queue_size_max=settings.held_max
+    )
+    sending = Sending(
+        gateway=mail or gateway,
+        composer=TemplateComposer(sender=_sender(settings)),
+        settle=settler,
+        breaker=breaker,
+        backoff=Backoff(
+            initial_seconds=settings.retry_initial_seconds,
+            cap_seconds=settings.retry_cap_seconds,
+        ),
+        clock=clock,
+        randomness=randomness or random.Random(),  # noqa: S311  jitter, not a secret
+        metrics=metrics,
+        attempts_max=settings.attempts_max,
+        call_seconds_max=settings.send_seconds_max,
+    )
+    lanes: Lanes[Attempt] = Lanes(
+        lane_of=lambda attempt: attempt.notification.account_id,
+        act=sending,
+        give_up=lambda attempts: notifications.release(attempts, now=clock()),
+        limit=FixedLimit(calls=settings.smtp_connections_max),
+        batch_size_max=settings.send_batch_size,
+        items_max=settings.held_max,
+    )
+    inbox = Inbox(consumer=GROUP_ID, dead_letters=producer, clock=clock, metrics=metrics)
+    broker = build_broker(settings=settings, client_id=GROUP_ID)
+    broker.include_router(
+        build_router(
+            inbox=inbox,
+            tell_customers=TellCustomers(
+                notifications=notifications,
+                lanes=lanes,
+                breaker=breaker,
+                announce=announcer,
+                clock=clock,
+                metrics=metrics,
+            ),
+            keep_contacts=KeepContacts(contacts=SqlContacts(engine=engine), metrics=metrics),
+        )
+    )
+    consumers = Consumers(broker=broker, progress=inbox.progress, clock=clock)
+    jobs = Jobs(
+        tell_due=TellDue(
+            notifications=notifications,
+            lanes=lanes,
+            breaker=breaker,
+            announce=announcer,
+            metrics=metrics,
+            probe_size=settings.send_batch_size,
+        ),
+        notifications=notifications,
+        lanes=lanes,
+        breaker=breaker,
+        metrics=metrics,
+    )
+    interval = settings.recovery_interval_seconds
+    loops: dict[str, Any] = {
+        "announcer": announcer.run,
+        "resend_due": lambda: every(
+            interval, lambda: jobs.resend_due_once(now=clock()), name="resend_due"
+        ),
+        "measure_backlog": lambda: every(
+            5.0, lambda: jobs.measure_backlog_once(now=clock()), name="measure_backlog"
+        ),
+    }
+    service = Service(
+        name=GROUP_ID,
+        doors=(consumers,),
+        loops=loops,
+        drains=(lanes.close, settler.drain, announcer.drain),
+        closes=(gateway.close, producer.close, engine.dispose),
+        live={"consumers": consumers.check_live},
+        # A mail server that is away makes no difference here: the backlog is durable.
+        ready={"database": database_check(engine), "kafka": consumers.check_ready},
+        registry=metrics.registry,
+    )
+    return App(service=service, broker=broker, jobs=jobs, metrics=metrics)
+
+
+def _smtp_server(settings: Settings) -> SmtpServer:
+    password = settings.smtp_password
+    is_protected = settings.smtp_security != "plain"
+    return SmtpServer(
+        host=settings.smtp_host,
+        port=settings.smtp_port,
+        security=settings.smtp_security,
+        sender=settings.sender_address,
+        username=settings.smtp_username,
+        password=password.get_secret_value() if password else None,
+        client_name=settings.smtp_client_name,
+        connect_timeout_seconds=settings.smtp_connect_timeout_seconds,
+        reply_timeout_seconds=settings.smtp_reply_timeout_seconds,
+        tls=ssl.create_default_context() if is_protected else None,
+    )
+
+
+def _sender(settings: Settings) -> Sender:
+    return Sender(
+        address=settings.sender_address,
+        name=settings.sender_name,
+        city=settings.city_name,
+        territory=settings.city_territory,
+        time_zone=ZoneInfo(settings.city_time_zone),
+        portal_url=settings.portal_url,
+        support_phone=settings.support_phone,
+    )

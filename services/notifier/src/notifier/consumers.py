@@ -1,0 +1,136 @@
+"""Kafka in: what notifier hears, translated into notifications and contacts."""
+
+from collections.abc import Sequence
+
+from faststream.kafka import KafkaMessage, KafkaRouter
+
+from notifier.domain import Contact, Kind, Notification, notification_id
+from notifier.usecases import KeepContacts, TellCustomers
+from shared.contracts.payments import ChargeDeclined, PaymentDelayed
+from shared.contracts.portal import ContactChanged, CustomerRegistered
+from shared.contracts.postings import PostingPosted, PostingReversed
+from shared.contracts.streams import PAYMENTS, PORTAL, POSTINGS
+from shared.contracts.wire import Received
+from shared.messaging.inbox import Inbox, on_batches
+
+GROUP_ID = "notifier"
+
+_KINDS = {
+    "payment": Kind.POSTED,
+    "reversal": Kind.REVERSED,
+    "reinstatement": Kind.REINSTATED,
+}
+
+
+def build_router(
+    *, inbox: Inbox, tell_customers: TellCustomers, keep_contacts: KeepContacts
+) -> KafkaRouter:
+    """Return the subscribers of notifier."""
+    router = KafkaRouter()
+
+    @on_batches(router, stream=POSTINGS, group_id=GROUP_ID)
+    async def on_postings(message: KafkaMessage) -> None:
+        """Tell of what is on the ledger; why a posting waits is intake's to say."""
+        await inbox.deliver(message, lambda batch: _tell(batch, tell_customers))
+
+    @on_batches(router, stream=PAYMENTS, group_id=GROUP_ID)
+    async def on_payments(message: KafkaMessage) -> None:
+        """Tell of delays and declines; what was accepted is told of when it is posted."""
+        await inbox.deliver(message, lambda batch: _tell(batch, tell_customers))
+
+    @on_batches(router, stream=PORTAL, group_id=GROUP_ID)
+    async def on_portal_facts(message: KafkaMessage) -> None:
+        """Keep how customers are to be reached."""
+        await inbox.deliver(message, lambda batch: _keep(batch, keep_contacts))
+
+    return router
+
+
+async def _tell(batch: Sequence[Received], tell_customers: TellCustomers) -> None:
+    notifications = [found for received in batch if (found := to_notification(received))]
+    if notifications:
+        await tell_customers(notifications)
+
+
+async def _keep(batch: Sequence[Received], keep_contacts: KeepContacts) -> None:
+    contacts = [found for received in batch if (found := to_contact(received))]
+    if contacts:
+        await keep_contacts(contacts)
+
+
+def to_notification(received: Received) -> Notification | None:
+    """Return the notification that a fact calls for, if it calls for one."""
+    match received.fact:
+        case PostingPosted() | PostingReversed() as fact:
+            kind = _KINDS[fact.kind]
+            return Notification(
+                id=notification_id(kind=kind, key=fact.posting_key),
+                kind=kind,
+                payment_id=fact.payment_id,
+                posting_key=fact.posting_key,
+                account_id=fact.account_id,
+                amount_cents=fact.amount_cents,
+                currency=fact.currency,
+                effective_date=fact.effective_date,
+                balance_after_cents=fact.balance_after_cents,
+                accepted_at=fact.accepted_at,
+                happened_at=fact.posted_at,
+                traceparent=received.traceparent,
+            )
+        case PaymentDelayed() as fact:
+            return Notification(
+                id=notification_id(kind=Kind.DELAYED, key=fact.posting_key),
+                kind=Kind.DELAYED,
+                payment_id=fact.payment_id,
+                posting_key=fact.posting_key,
+                account_id=fact.account_id,
+                amount_cents=fact.amount_cents,
+                currency=fact.currency,
+                effective_date=None,
+                balance_after_cents=None,
+                accepted_at=fact.accepted_at,
+                happened_at=fact.delayed_at,
+                traceparent=received.traceparent,
+            )
+        case ChargeDeclined() as fact:
+            return Notification(
+                id=notification_id(kind=Kind.DECLINED, key=fact.id()),
+                kind=Kind.DECLINED,
+                payment_id=fact.payment_id,
+                posting_key=None,
+                account_id=fact.account_id,
+                amount_cents=fact.amount_cents,
+                currency=fact.currency,
+                effective_date=None,
+                balance_after_cents=None,
+                accepted_at=None,
+                happened_at=fact.declined_at,
+                traceparent=received.traceparent,
+            )
+        case _:
+            return None
+
+
+def to_contact(received: Received) -> Contact | None:
+    """Return the contact that a portal's fact states, if it states one."""
+    match received.fact:
+        case ContactChanged() as fact:
+            return Contact(
+                account_id=fact.account_id,
+                name=fact.name,
+                email=fact.email,
+                locale=fact.locale,
+                email_opted_out=fact.email_opted_out,
+                changed_at=fact.changed_at,
+            )
+        case CustomerRegistered() as fact:
+            return Contact(
+                account_id=fact.account_id,
+                name=fact.name,
+                email=fact.email,
+                locale=fact.locale,
+                email_opted_out=None,
+                changed_at=fact.registered_at,
+            )
+        case _:
+            return None
