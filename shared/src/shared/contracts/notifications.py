@@ -48,11 +48,12 @@ class NotificationFailed(_NotificationFact):
 
 
 class NotificationSkipped(_NotificationFact):
-    """Nobody to tell: no address on file, or the customer opted out."""
+    """Nobody to tell (no address on file, opted out), or nothing to tell any more."""
 
     TYPE: ClassVar[str] = "notification.skipped"
     skipped_at: Instant
-    reason: Literal["no_address", "opted_out", "no_account"]
+    reason: Literal["no_address", "opted_out", "no_account", "superseded"]
+    """`superseded`: a delay that is no news, since its customer was told of the posting first."""
 
     def happened_at(self) -> datetime:
         return self.skipped_at
