@@ -499,42 +499,43 @@ class PostgresServer:
     def _make_data(
         self, *, place: Path, binaries: PostgresBinaries, prefix: tuple[str, ...]
     ) -> None:
-        # Under another name until it is whole: an interrupted initdb leaves nothing to stumble on.
-        partial = place.with_name(f"{place.name}.making")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(mode=0o700)
-        with tempfile.TemporaryDirectory(prefix="paypost-") as closed:
-            password_path = Path(closed) / "password"
-            password_path.write_text(self._password + "\n")
-            if self._privileges in _REALLY_NOBODY:
-                for path in (partial, Path(closed), password_path):
-                    os.chown(path, _NOBODY, _NOBODY)
-            child = ChildProcess(
-                name="initdb",
-                command=[
-                    *prefix,
-                    str(binaries.initdb),
-                    f"--pgdata={partial}",
-                    f"--username={SUPERUSER}",
-                    "--auth=scram-sha-256",
-                    f"--pwfile={password_path}",
-                    "--encoding=UTF8",
-                    "--locale=C",
-                ],
+        # In a folder beside it until it is whole: what an interrupted initdb leaves, the password
+        # included, is closed to others and goes with the next attempt.
+        making = place.with_name(f"{place.name}.making")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(mode=0o700)
+        password_path = making / "password"
+        password_path.write_text(self._password + "\n")
+        if self._privileges in _REALLY_NOBODY:
+            for path in (making, password_path):
+                os.chown(path, _NOBODY, _NOBODY)
+        child = ChildProcess(
+            name="initdb",
+            command=[
+                *prefix,
+                str(binaries.initdb),
+                f"--pgdata={making / 'data'}",
+                f"--username={SUPERUSER}",
+                "--auth=scram-sha-256",
+                f"--pwfile={password_path}",
+                "--encoding=UTF8",
+                "--locale=C",
+            ],
+            log_path=self.log_path,
+            watchdog=self._watchdog,
+            cwd=Path("/"),
+        )
+        if child.wait(timeout_seconds=_INITDB_TIMEOUT_SECONDS) != 0:
+            returncode = child.returncode
+            child.kill()
+            raise ProcessFailedError(
+                name="postgres",
+                reason="initdb failed",
+                returncode=returncode,
                 log_path=self.log_path,
-                watchdog=self._watchdog,
-                cwd=Path("/"),
             )
-            if child.wait(timeout_seconds=_INITDB_TIMEOUT_SECONDS) != 0:
-                returncode = child.returncode
-                child.kill()
-                raise ProcessFailedError(
-                    name="postgres",
-                    reason="initdb failed",
-                    returncode=returncode,
-                    log_path=self.log_path,
-                )
-        partial.rename(place)
+        (making / "data").rename(place)
+        shutil.rmtree(making)
 
     def _await_ready(self, *, place: Path, timeout_seconds: float) -> None:
         assert self._child is not None
