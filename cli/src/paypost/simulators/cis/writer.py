@@ -31,7 +31,14 @@ ACCOUNTS_KNOWN_MAX = 50_000
 RECONNECT_SECONDS = 0.2
 LOCK_WAIT_SECONDS = 15
 
-DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What the driver raises when the server ended the session between two statements.
+    asyncpg.InternalClientError,
+)
 
 
 class LedgerUnavailableError(Exception):
@@ -126,8 +133,13 @@ class LedgerWriter:
             while True:
                 await self._arrived.wait()
                 batch = self._take_batch()
-                async with self._writing:
-                    await self._apply(batch)
+                try:
+                    async with self._writing:
+                        await self._apply(batch)
+                except BaseException:
+                    # The writer ends here; nobody may wait for an answer that will not come.
+                    _fail(batch, OutcomeUnknownError())
+                    raise
                 if not self._calls:
                     self._arrived.clear()
         finally:

@@ -49,9 +49,9 @@ class StoredMessage:
         return str(self.parsed.get("Subject", ""))
 
     def body(self, *, subtype: str) -> str | None:
-        """Return the body of this text subtype (`plain`, `html`) decoded; None when it has none."""
+        """Return the body of this text subtype (`plain`, `html`) with plain newlines, or None."""
         part = self.parsed.get_body(preferencelist=(subtype,))
-        return None if part is None else str(part.get_content())
+        return None if part is None else str(part.get_content()).replace("\r\n", "\n")
 
 
 class MessageStore:
