@@ -9,7 +9,7 @@ from cis_poster.usecases import PostPayments
 from shared.contracts.payments import PaymentAccepted, PaymentReinstated, PaymentReversed
 from shared.contracts.streams import PAYMENTS
 from shared.contracts.wire import Received
-from shared.messaging.inbox import Inbox, on_batches
+from shared.messaging.inbox import Group, Inbox, on_batches
 
 GROUP_ID = "cis-poster"
 
@@ -20,11 +20,11 @@ _KINDS = {
 }
 
 
-def build_router(*, inbox: Inbox, post_payments: PostPayments) -> KafkaRouter:
+def build_router(*, group: Group, inbox: Inbox, post_payments: PostPayments) -> KafkaRouter:
     """Return the subscribers of cis-poster."""
     router = KafkaRouter()
 
-    @on_batches(router, stream=PAYMENTS, group_id=GROUP_ID)
+    @on_batches(router, stream=PAYMENTS, group=group)
     async def on_payments(message: KafkaMessage) -> None:
         """Post what was accepted, reversed or reinstated; the other facts ask for no posting."""
         await inbox.deliver(message, lambda batch: _post(batch, post_payments))

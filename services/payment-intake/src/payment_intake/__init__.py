@@ -1,1 +1,1 @@
-
+"""Takes processor webhooks and portal events, verifies, stores and announces them."""

@@ -13,6 +13,9 @@ AccountId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\
 
 Instant = AwareDatetime
 
+NO_CONTROL_CHARACTERS = r"^[^\x00-\x1f\x7f]*$"
+"""For free text: nothing that a database refuses, or that could begin a header or a log line."""
+
 
 class Fact(BaseModel):
     """Something that has happened, stated once by the service that knows it.

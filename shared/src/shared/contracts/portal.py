@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from shared.contracts.fact import AccountId, Fact, Instant
+from shared.contracts.fact import NO_CONTROL_CHARACTERS, AccountId, Fact, Instant
 from shared.money import AmountCents, Currency
 
 Locale = Literal["en", "es"]
@@ -29,7 +29,9 @@ class _PortalPayment(_PortalFact):
     """The processor's own reference; joins this fact to the processor's events."""
     amount_cents: AmountCents
     currency: Currency
-    bill_reference: Annotated[str, Field(max_length=64)] | None = None
+    bill_reference: Annotated[str, Field(max_length=64, pattern=NO_CONTROL_CHARACTERS)] | None = (
+        None
+    )
 
     def key(self) -> str:
         return f"{self.processor}:{self.reference}"
@@ -50,7 +52,7 @@ class PaymentCaptured(_PortalPayment):
 
     TYPE: ClassVar[str] = "payment.captured"
     captured_at: Instant
-    method: Annotated[str, Field(max_length=32)] | None = None
+    method: Annotated[str, Field(max_length=32, pattern=NO_CONTROL_CHARACTERS)] | None = None
 
     def happened_at(self) -> datetime:
         return self.captured_at
@@ -60,7 +62,7 @@ class CustomerRegistered(_PortalFact):
     """A customer opened a portal login for an account."""
 
     TYPE: ClassVar[str] = "customer.registered"
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=200, pattern=NO_CONTROL_CHARACTERS)] = ""
     email: EmailAddress | None = None
     locale: Locale = "en"
     registered_at: Instant
@@ -76,7 +78,7 @@ class ContactChanged(_PortalFact):
     """The customer changed how to be reached: states the whole contact, not a difference."""
 
     TYPE: ClassVar[str] = "contact.changed"
-    name: Annotated[str, Field(max_length=200)] = ""
+    name: Annotated[str, Field(max_length=200, pattern=NO_CONTROL_CHARACTERS)] = ""
     email: EmailAddress | None = None
     locale: Locale = "en"
     email_opted_out: bool = False
@@ -97,7 +99,7 @@ class AutopayEnrolled(_PortalFact):
     processor: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
     payment_method_token: Reference
     """The processor's token; a card or bank number is refused at the door."""
-    authorisation_version: Annotated[str, Field(max_length=64)]
+    authorisation_version: Annotated[str, Field(max_length=64, pattern=NO_CONTROL_CHARACTERS)]
     enrolled_at: Instant
     locale: Locale = "en"
 

@@ -9,7 +9,7 @@ from faststream.kafka import KafkaBroker
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from shared.clock import Clock
-from shared.messaging.inbox import ConsumerProgress
+from shared.messaging.inbox import ConsumerProgress, Group
 from shared.runtime.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
@@ -49,6 +49,15 @@ def _security(settings: ServiceSettings) -> BaseSecurity | None:
         password=options["sasl_plain_password"],
         ssl_context=ssl_context,
         use_ssl=ssl_context is not None,
+    )
+
+
+def group_of(*, settings: ServiceSettings, group_id: str) -> Group:
+    """Return the consumer group as the settings have it."""
+    return Group(
+        id=group_id,
+        session_timeout_seconds=settings.kafka_session_timeout_seconds,
+        instance_id=settings.kafka_group_instance_id,
     )
 
 

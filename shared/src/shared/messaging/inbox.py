@@ -48,14 +48,24 @@ class ConsumerProgress:
     finished_at: datetime | None = None
 
 
-def batch_subscription(*, group_id: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """The consumer group of a service and how its members are known."""
+
+    id: str
+    session_timeout_seconds: float
+    instance_id: str | None = None
+
+
+def batch_subscription(*, group: Group, stream: str) -> dict[str, Any]:
     """Return the options of every subscriber: batches, at least once, from the beginning.
 
     FastStream's defaults acknowledge first, start at the newest record and wait 200 ms for a
     batch; each is stated otherwise here, and a test asserts it for every subscriber.
     """
     return {
-        "group_id": group_id,
+        "group_id": group.id,
+        "group_instance_id": f"{group.instance_id}-{stream}" if group.instance_id else None,
         "batch": True,
         "max_records": 500,
         # Also slept when idle, so it bounds what an idle pipeline adds to a payment.
@@ -63,8 +73,8 @@ def batch_subscription(*, group_id: str) -> dict[str, Any]:
         "ack_policy": AckPolicy.NACK_ON_ERROR,
         "auto_offset_reset": "earliest",
         "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
-        "session_timeout_ms": 15_000,
-        "heartbeat_interval_ms": 3_000,
+        "session_timeout_ms": int(group.session_timeout_seconds * 1000),
+        "heartbeat_interval_ms": int(min(3.0, group.session_timeout_seconds / 3) * 1000),
         "fetch_max_wait_ms": 500,
         "parser": parse_without_headers,
         "decoder": decode_nothing,
@@ -75,10 +85,12 @@ BatchConsumer = Callable[[KafkaMessage], Awaitable[None]]
 
 
 def on_batches(
-    router: KafkaRouter, *, stream: Stream, group_id: str
+    router: KafkaRouter, *, stream: Stream, group: Group
 ) -> Callable[[BatchConsumer], BatchConsumer]:
     """Return the decorator that subscribes a function to a stream, in batches of raw records."""
-    decorate: Any = router.subscriber(stream.name, **batch_subscription(group_id=group_id))
+    decorate: Any = router.subscriber(
+        stream.name, **batch_subscription(group=group, stream=stream.name)
+    )
     return cast("Callable[[BatchConsumer], BatchConsumer]", decorate)
 
 

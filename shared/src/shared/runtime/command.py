@@ -1,19 +1,19 @@
-"""The command line of every service: `run | migrate | asyncapi | openapi | settings`."""
+"""The command line of every service: `run | migrate | asyncapi | openapi | settings`.
+
+Each command imports only what it needs: a start costs seconds of import otherwise.
+"""
 
 import argparse
 import asyncio
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Generic, NoReturn
 
 import orjson
 import uvloop
-from fastapi import FastAPI
 
-from shared.contracts.documents import asyncapi_document
-from shared.db.migrations import migrate
 from shared.runtime.logging import configure_logging
-from shared.runtime.service import Service, serve
 from shared.runtime.settings import (
     Settings,
     load_settings,
@@ -30,17 +30,17 @@ class ServiceCommand(Generic[Settings]):
         *,
         package: str,
         settings_class: type[Settings],
-        service: Callable[[Settings], Service],
+        composition: str,
         consumes: Sequence[str],
         produces: Sequence[str],
-        api: Callable[[Settings], FastAPI] | None = None,
+        has_api: bool = False,
     ) -> None:
         self._package = package
         self._settings_class = settings_class
-        self._service = service
+        self._composition = composition
         self._consumes = consumes
         self._produces = produces
-        self._api = api
+        self._has_api = has_api
 
     def run(self) -> NoReturn:
         """Carry out the command line and exit."""
@@ -51,13 +51,15 @@ class ServiceCommand(Generic[Settings]):
         migration.add_argument("revision", nargs="?", default="head")
         commands.add_parser("asyncapi", help="print the AsyncAPI document")
         commands.add_parser("settings", help="print the settings as a table")
-        if self._api is not None:
+        if self._has_api:
             commands.add_parser("openapi", help="print the OpenAPI document")
         arguments = parser.parse_args()
         match arguments.command:
             case "run":
                 self._serve()
             case "migrate":
+                from shared.db.migrations import migrate
+
                 settings = load_settings(self._settings_class)
                 migrate(
                     url=settings.database_url.get_secret_value(),
@@ -73,22 +75,33 @@ class ServiceCommand(Generic[Settings]):
         sys.exit(0)
 
     def asyncapi(self) -> dict[str, Any]:
+        from shared.contracts.documents import asyncapi_document
+
         return asyncapi_document(
             service=self._package, consumes=self._consumes, produces=self._produces
         )
 
     def openapi(self) -> dict[str, Any]:
-        if self._api is None:
-            raise ValueError(f"{self._package} has no HTTP API")
         # The document depends on the code alone.
-        return self._api(placeholder_settings(self._settings_class)).openapi()
+        app = self._build(placeholder_settings(self._settings_class))
+        document: dict[str, Any] = app.api.openapi()
+        return document
+
+    def _build(self, settings: Settings) -> Any:
+        """Return what the service's `build_app` puts together.
+
+        Imported here: the composition root pulls in everything, and `migrate` needs none of it.
+        """
+        return importlib.import_module(self._composition).build_app(settings)
 
     def _serve(self) -> None:
         settings = load_settings(self._settings_class)
+        from shared.runtime.service import serve
+
         configure_logging(service=self._package.replace("_", "-"), level=settings.log_level)
 
         async def main() -> None:
-            await serve(self._service(settings), settings=settings)
+            await serve(self._build(settings).service, settings=settings)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())

@@ -47,6 +47,12 @@ class ServiceSettings(BaseSettings):
     kafka_sasl_username: str | None = None
     kafka_sasl_password: SecretStr | None = None
 
+    kafka_session_timeout_seconds: float = Field(default=15.0, ge=1, le=300)
+    """How long a dead process keeps its partitions; a frozen one loses them after this."""
+    kafka_group_instance_id: str | None = None
+    """A name that survives restarts (a StatefulSet pod's): a restarted process then takes over
+    its own partitions at once, without a rebalance."""
+
     ops_host: str = "0.0.0.0"  # noqa: S104  probes and scrapes come from outside the pod
     ops_port: int = Field(default=9000, ge=0, le=65535)
     """`/metrics`, `/livez` and `/readyz`; never exposed to the internet."""

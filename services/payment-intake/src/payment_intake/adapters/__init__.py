@@ -1,0 +1,1 @@
+"""The outside systems of payment-intake: PostgreSQL and the senders of webhooks."""

@@ -1,0 +1,532 @@
+"""What is known of a payment, and what each new observation makes of it; pure.
+
+Processors speak of one payment in many events, in any order, some twice. Each event becomes an
+observation; a payment's book holds what was observed; and the difference between what the
+ledger should show and what has been asked of it becomes movements. So the order of arrival
+decides nothing, and saying something again changes nothing.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from shared.contracts.notifications import NotificationKind
+from shared.contracts.payments import (
+    ChargeDeclined,
+    PaymentAccepted,
+    PaymentPending,
+    PaymentReinstated,
+    PaymentReversed,
+)
+
+NewId = Callable[[], UUID]
+"""Gives movements their ids; an argument, as all randomness is."""
+
+
+class PaymentStatus(StrEnum):
+    """What the processor made of the charge, as far as it was heard."""
+
+    SEEN = "seen"
+    """Something was heard of it (a refund, a dispute), but not yet the charge itself."""
+    SUBMITTED = "submitted"
+    """The portal says that the customer pressed pay."""
+    PENDING = "pending"
+    """Submitted to the bank, not settled (ACH)."""
+    CAPTURED = "captured"
+    """The money was taken."""
+    FAILED = "failed"
+    """No money was taken, or it was taken back by the bank."""
+
+
+PAYMENT_TRANSITIONS: Mapping[tuple[PaymentStatus | None, PaymentStatus], str | None] = (
+    MappingProxyType(
+        {
+            (None, PaymentStatus.SEEN): None,
+            (None, PaymentStatus.SUBMITTED): None,
+            (None, PaymentStatus.PENDING): PaymentPending.TYPE,
+            (None, PaymentStatus.CAPTURED): PaymentAccepted.TYPE,
+            (None, PaymentStatus.FAILED): ChargeDeclined.TYPE,
+            (PaymentStatus.SEEN, PaymentStatus.SUBMITTED): None,
+            (PaymentStatus.SEEN, PaymentStatus.PENDING): PaymentPending.TYPE,
+            (PaymentStatus.SEEN, PaymentStatus.CAPTURED): PaymentAccepted.TYPE,
+            (PaymentStatus.SEEN, PaymentStatus.FAILED): ChargeDeclined.TYPE,
+            (PaymentStatus.SUBMITTED, PaymentStatus.PENDING): PaymentPending.TYPE,
+            (PaymentStatus.SUBMITTED, PaymentStatus.CAPTURED): PaymentAccepted.TYPE,
+            (PaymentStatus.SUBMITTED, PaymentStatus.FAILED): ChargeDeclined.TYPE,
+            (PaymentStatus.PENDING, PaymentStatus.CAPTURED): PaymentAccepted.TYPE,
+            (PaymentStatus.PENDING, PaymentStatus.FAILED): ChargeDeclined.TYPE,
+            # A customer whose first card was declined pays the same intent with another one.
+            (PaymentStatus.FAILED, PaymentStatus.PENDING): PaymentPending.TYPE,
+            (PaymentStatus.FAILED, PaymentStatus.CAPTURED): PaymentAccepted.TYPE,
+        }
+    )
+)
+"""Every allowed change of a payment's status; whatever else is heard changes nothing."""
+
+
+class MovementKind(StrEnum):
+    """What must reach the customer, and but for a decline the ledger too."""
+
+    PAYMENT = "payment"
+    REVERSAL = "reversal"
+    REINSTATEMENT = "reinstatement"
+    DECLINE = "decline"
+
+
+class MovementStatus(StrEnum):
+    """How far a movement has come."""
+
+    ANNOUNCED = "announced"
+    """Accepted and announced; not on the ledger yet."""
+    SUSPENDED = "suspended"
+    """The CIS would not take it; it waits for an operator."""
+    POSTED = "posted"
+    """On the ledger; the customer is being told."""
+    CONFIRMED = "confirmed"
+    """The customer was told, or cannot be: the chain has ended."""
+    RETURNED = "returned"
+    """Given back by an operator: the chain has ended."""
+
+
+MOVEMENT_TRANSITIONS: Mapping[tuple[MovementStatus | None, MovementStatus], str] = MappingProxyType(
+    {
+        (None, MovementStatus.ANNOUNCED): "payment.accepted|payment.reversed|…",
+        (MovementStatus.ANNOUNCED, MovementStatus.SUSPENDED): "heard posting.suspended",
+        (MovementStatus.ANNOUNCED, MovementStatus.POSTED): "heard posting.posted",
+        (MovementStatus.ANNOUNCED, MovementStatus.CONFIRMED): "heard notification (decline)",
+        (MovementStatus.ANNOUNCED, MovementStatus.RETURNED): "heard posting.returned",
+        (MovementStatus.SUSPENDED, MovementStatus.POSTED): "heard posting.posted",
+        (MovementStatus.SUSPENDED, MovementStatus.CONFIRMED): "heard both, posting last",
+        (MovementStatus.SUSPENDED, MovementStatus.RETURNED): "heard posting.returned",
+        (MovementStatus.POSTED, MovementStatus.CONFIRMED): "heard notification.*",
+    }
+)
+"""Every allowed change of a movement's status, and what causes it."""
+
+ENDED = frozenset({MovementStatus.CONFIRMED, MovementStatus.RETURNED})
+
+ENDING_NOTIFICATIONS: Mapping[MovementKind, NotificationKind] = MappingProxyType(
+    {
+        MovementKind.PAYMENT: "posted",
+        MovementKind.REVERSAL: "reversed",
+        MovementKind.REINSTATEMENT: "reinstated",
+        MovementKind.DECLINE: "declined",
+    }
+)
+"""Which notification ends which chain; `delayed` ends none."""
+
+
+class Heard(StrEnum):
+    """What an event says happened."""
+
+    SUBMITTED = "submitted"
+    PENDING = "pending"
+    CAPTURED = "captured"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    REFUNDED = "refunded"
+    """So much has been refunded in all."""
+    REFUND_FAILED = "refund_failed"
+    """One refund did not reach the customer; its money came back."""
+    FUNDS_WITHDRAWN = "funds_withdrawn"
+    FUNDS_REINSTATED = "funds_reinstated"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """One event's statement about one payment, in no processor's own words."""
+
+    processor: str
+    references: tuple[str, ...]
+    """Every name by which the processor calls this payment; any of them finds it."""
+    heard: Heard
+    at: datetime
+    """When it happened, by the processor's clock."""
+    amount_cents: int
+    """Of the charge with its fee; of the refunds in all; of the refund; of the dispute."""
+    currency: str
+    account_id: str | None = None
+    fee_cents: int = 0
+    bill_reference: str | None = None
+    method: str | None = None
+    code: str | None = None
+    """Why it failed, was returned or disputed, in the processor's or the bank's code."""
+    part: str | None = None
+    """Which refund, dispute or attempt of the payment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Money that went, or may come, back: a total and since when it is known."""
+
+    cents: int
+    since: datetime
+    undone_at: datetime | None = None
+    code: str | None = None
+
+    @property
+    def target_cents(self) -> int:
+        """How much of the payment this claim takes back now."""
+        undone = self.undone_at is not None and self.undone_at >= self.since
+        return 0 if undone else self.cents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Book:
+    """What was observed of a payment's way back, and what the ledger was asked to show of it."""
+
+    refunded: Claim | None = None
+    refunds_failed: Mapping[str, Claim] = field(default_factory=dict)
+    disputes: Mapping[str, Claim] = field(default_factory=dict)
+    returned: Claim | None = None
+    declines: tuple[str, ...] = ()
+    credited: bool = False
+    reversed_cents: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payment:
+    """A payment as payment-intake knows it."""
+
+    id: UUID
+    processor: str
+    references: frozenset[str]
+    status: PaymentStatus
+    account_id: str | None = None
+    amount_cents: int | None = None
+    """What the ledger is to show; None until the charge was heard of."""
+    fee_cents: int = 0
+    currency: str | None = None
+    method: str | None = None
+    bill_reference: str | None = None
+    book: Book = field(default_factory=Book)
+    created_at: datetime
+    submitted_at: datetime | None = None
+    pending_at: datetime | None = None
+    captured_at: datetime | None = None
+    failed_at: datetime | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Movement:
+    """One thing that must reach the ledger and the customer, under a key that never expires."""
+
+    id: UUID
+    kind: MovementKind
+    amount_cents: int
+    effective_date: date
+    accepted_at: datetime
+    reason: str | None = None
+    reason_code: str | None = None
+    attempt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """Two statements that cannot both be true; recorded and alarmed, never acted upon."""
+
+    kind: str
+    detail: Mapping[str, str | int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The city's rules."""
+
+    time_zone: ZoneInfo
+    cutoff: time | None
+    """Payments after this local time count for the next day."""
+    post_pending: bool
+    """Whether ACH is posted at submission (and reversed if it returns) or at settlement."""
+
+    def effective_date(self, *, at: datetime) -> date:
+        """Return the business day that a payment made at this instant counts for."""
+        local = at.astimezone(self.time_zone)
+        after_cutoff = self.cutoff is not None and local.time() > self.cutoff
+        return local.date() + timedelta(days=1) if after_cutoff else local.date()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What one observation made of a payment."""
+
+    payment: Payment
+    movements: Sequence[Movement] = ()
+    became_pending: bool = False
+    conflicts: Sequence[Conflict] = ()
+
+
+def observe(
+    *,
+    payment: Payment,
+    observation: Observation,
+    policy: Policy,
+    now: datetime,
+    new_id: NewId,
+) -> Change:
+    """Return what an observation makes of a payment; the same one again makes nothing of it."""
+    known = _with_particulars(payment, observation)
+    match observation.heard:
+        case Heard.SUBMITTED:
+            change = _submitted(known, observation)
+        case Heard.PENDING:
+            change = _pending(known, observation)
+        case Heard.CAPTURED:
+            change = _captured(known, observation)
+        case Heard.FAILED | Heard.CANCELLED:
+            change = _failed(known, observation, policy, now, new_id)
+        case _:
+            change = Change(payment=replace(known, book=_entered(known.book, observation)))
+    return _settled(change, observation, policy, now, new_id)
+
+
+def merged(*, into: Payment, other: Payment) -> Payment:
+    """Return one payment from two that turn out to be the same; `other` was never credited."""
+    book, found = into.book, other.book
+    return replace(
+        into,
+        references=into.references | other.references,
+        account_id=into.account_id or other.account_id,
+        bill_reference=into.bill_reference or other.bill_reference,
+        submitted_at=into.submitted_at or other.submitted_at,
+        book=replace(
+            book,
+            refunded=_latest(book.refunded, found.refunded),
+            refunds_failed={**found.refunds_failed, **book.refunds_failed},
+            disputes={**found.disputes, **book.disputes},
+            declines=tuple(dict.fromkeys((*book.declines, *found.declines))),
+        ),
+    )
+
+
+def _with_particulars(payment: Payment, observation: Observation) -> Payment:
+    """Fill in what was not known; what was announced with the credit stays as it was."""
+    return replace(
+        payment,
+        references=payment.references | set(observation.references),
+        account_id=payment.account_id or observation.account_id,
+        currency=payment.currency or observation.currency,
+        method=payment.method or observation.method,
+        bill_reference=payment.bill_reference or observation.bill_reference,
+    )
+
+
+def _may(payment: Payment, status: PaymentStatus) -> bool:
+    return (payment.status, status) in PAYMENT_TRANSITIONS
+
+
+def _submitted(payment: Payment, observation: Observation) -> Change:
+    heard = replace(payment, submitted_at=payment.submitted_at or observation.at)
+    if _may(payment, PaymentStatus.SUBMITTED):
+        heard = replace(
+            heard, status=PaymentStatus.SUBMITTED, amount_cents=observation.amount_cents
+        )
+    return Change(payment=heard)
+
+
+def _pending(payment: Payment, observation: Observation) -> Change:
+    if not _may(payment, PaymentStatus.PENDING):
+        return Change(payment=payment)
+    return Change(
+        payment=_with_amount(
+            replace(payment, status=PaymentStatus.PENDING, pending_at=observation.at), observation
+        ),
+        became_pending=True,
+    )
+
+
+def _captured(payment: Payment, observation: Observation) -> Change:
+    net_cents = observation.amount_cents - observation.fee_cents
+    if payment.status is PaymentStatus.CAPTURED or payment.book.credited:
+        conflicts = []
+        if (payment.amount_cents, payment.currency) != (net_cents, observation.currency):
+            detail = {
+                "held_cents": payment.amount_cents,
+                "heard_cents": net_cents,
+                "held_currency": payment.currency,
+                "heard_currency": observation.currency,
+            }
+            conflicts.append(Conflict(kind="payment_amount", detail=detail))
+        status = PaymentStatus.CAPTURED if payment.book.returned is None else payment.status
+        return Change(
+            payment=replace(
+                payment, status=status, captured_at=payment.captured_at or observation.at
+            ),
+            conflicts=conflicts,
+        )
+    return Change(
+        payment=_with_amount(
+            replace(payment, status=PaymentStatus.CAPTURED, captured_at=observation.at),
+            observation,
+        )
+    )
+
+
+def _with_amount(payment: Payment, observation: Observation) -> Payment:
+    if payment.book.credited:
+        return payment
+    return replace(
+        payment,
+        amount_cents=observation.amount_cents - observation.fee_cents,
+        fee_cents=observation.fee_cents,
+        currency=observation.currency,
+    )
+
+
+def _failed(
+    payment: Payment, observation: Observation, policy: Policy, now: datetime, new_id: NewId
+) -> Change:
+    if not _may(payment, PaymentStatus.FAILED) and payment.status is not PaymentStatus.FAILED:
+        # An attempt that was declined before the one that succeeded: nobody is to be told.
+        return Change(payment=payment)
+    failed = replace(
+        _with_amount(payment, observation), status=PaymentStatus.FAILED, failed_at=observation.at
+    )
+    if payment.book.credited:
+        # Posted at submission, and the bank has sent it back.
+        claim = Claim(payment.amount_cents or 0, observation.at, None, observation.code)
+        return Change(payment=replace(failed, book=replace(failed.book, returned=claim)))
+    attempt = observation.part or observation.references[0]
+    if observation.heard is Heard.CANCELLED or attempt in failed.book.declines:
+        return Change(payment=failed)
+    book = replace(failed.book, declines=(*failed.book.declines, attempt))
+    decline = Movement(
+        id=new_id(),
+        kind=MovementKind.DECLINE,
+        amount_cents=failed.amount_cents or observation.amount_cents,
+        effective_date=policy.effective_date(at=observation.at),
+        accepted_at=now,
+        reason_code=observation.code,
+        attempt=attempt,
+    )
+    return Change(payment=replace(failed, book=book), movements=(decline,))
+
+
+def _entered(book: Book, observation: Observation) -> Book:
+    """Enter what was heard of refunds and disputes; the latest by the processor's clock holds."""
+    claim = Claim(observation.amount_cents, observation.at, None, observation.code)
+    part = observation.part or ""
+    match observation.heard:
+        case Heard.REFUNDED:
+            return replace(book, refunded=_latest(book.refunded, claim))
+        case Heard.REFUND_FAILED:
+            return replace(book, refunds_failed={**book.refunds_failed, part: claim})
+        case Heard.FUNDS_WITHDRAWN:
+            undone_at = book.disputes[part].undone_at if part in book.disputes else None
+            claim = replace(claim, undone_at=undone_at)
+            return replace(book, disputes={**book.disputes, part: claim})
+        case Heard.FUNDS_REINSTATED:
+            # What came back before it was heard to go: it went at the same instant at the latest.
+            withdrawn = book.disputes.get(part, claim)
+            undone = replace(withdrawn, undone_at=observation.at)
+            return replace(book, disputes={**book.disputes, part: undone})
+        case _:
+            return book
+
+
+def _latest(held: Claim | None, heard: Claim | None) -> Claim | None:
+    if held is None or heard is None:
+        return held or heard
+    # Within one second of the processor's clock the larger total is the later one.
+    return max(held, heard, key=lambda claim: (claim.since, claim.cents))
+
+
+def _targets(book: Book) -> dict[str, tuple[int, str, str | None]]:
+    """Return for each part of the way back: how much of the payment it takes, and why."""
+    targets: dict[str, tuple[int, str, str | None]] = {}
+    if book.returned is not None:
+        targets["return"] = (book.returned.target_cents, "ach_return", book.returned.code)
+    if book.refunded is not None:
+        # A total stated after a failure no longer counts the refund that failed.
+        failed_cents = sum(
+            claim.cents
+            for claim in book.refunds_failed.values()
+            if claim.since >= book.refunded.since
+        )
+        cents = max(0, book.refunded.target_cents - failed_cents)
+        targets["refund"] = (cents, "refund", book.refunded.code)
+    for part, claim in book.disputes.items():
+        targets[f"dispute:{part}"] = (claim.target_cents, "dispute", claim.code)
+    return targets
+
+
+def _settled(
+    change: Change, observation: Observation, policy: Policy, now: datetime, new_id: NewId
+) -> Change:
+    """Add the movements that bring the ledger to what the book says."""
+    payment = change.payment
+    movements = list(change.movements)
+    conflicts = list(change.conflicts)
+    book = payment.book
+    effective_date = policy.effective_date(at=min(observation.at, now))
+    if not book.credited and _is_credit_due(payment, policy):
+        book = replace(book, credited=True)
+        movements.append(
+            Movement(
+                id=payment.id,
+                kind=MovementKind.PAYMENT,
+                amount_cents=payment.amount_cents or 0,
+                effective_date=effective_date,
+                accepted_at=now,
+            )
+        )
+    if book.credited:
+        room_cents = payment.amount_cents or 0
+        reversed_cents = dict(book.reversed_cents)
+        for part, (target_cents, reason, code) in _targets(book).items():
+            # A refund of the fee is no business of the ledger: the bill's part goes back first.
+            capped_cents = min(target_cents, room_cents)
+            room_cents -= capped_cents
+            delta_cents = capped_cents - reversed_cents.get(part, 0)
+            if part in reversed_cents and delta_cents == 0:
+                continue
+            reversed_cents[part] = capped_cents
+            if target_cents > capped_cents + payment.fee_cents:
+                detail: dict[str, str | int | None] = {
+                    "part": part,
+                    "target_cents": target_cents,
+                    "capped_cents": capped_cents,
+                }
+                conflicts.append(Conflict(kind="reversed_more_than_paid", detail=detail))
+            if delta_cents == 0:
+                continue
+            movements.append(
+                Movement(
+                    id=new_id(),
+                    kind=MovementKind.REVERSAL if delta_cents > 0 else MovementKind.REINSTATEMENT,
+                    amount_cents=abs(delta_cents),
+                    effective_date=effective_date,
+                    accepted_at=now,
+                    reason=reason,
+                    reason_code=code,
+                )
+            )
+        book = replace(book, reversed_cents=reversed_cents)
+    return replace(
+        change,
+        payment=replace(payment, book=book),
+        movements=movements,
+        conflicts=conflicts,
+    )
+
+
+def _is_credit_due(payment: Payment, policy: Policy) -> bool:
+    if payment.status is PaymentStatus.CAPTURED:
+        return True
+    return payment.status is PaymentStatus.PENDING and policy.post_pending
+
+
+ANNOUNCED_BY = MappingProxyType(
+    {
+        MovementKind.PAYMENT: PaymentAccepted,
+        MovementKind.REVERSAL: PaymentReversed,
+        MovementKind.REINSTATEMENT: PaymentReinstated,
+        MovementKind.DECLINE: ChargeDeclined,
+    }
+)
+"""Which fact announces which movement."""

@@ -1,0 +1,144 @@
+"""Every collector of payment-intake."""
+
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from shared.runtime.metrics import ServiceMetrics
+
+_SLI_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+
+
+class Metrics(ServiceMetrics):
+    """What payment-intake counts beside what every service counts.
+
+    As the owner of a payment's chain it measures both service levels: accepted → posted and
+    accepted → confirmed.
+    """
+
+    def __init__(self, *, sources: Sequence[str] = ()) -> None:
+        super().__init__(prefix="payment_intake")
+        self._sources = frozenset({"stripe", *sources})
+        self._requests = Counter(
+            "payment_intake_webhook_requests",
+            "Requests at the webhook doors, by door and HTTP status.",
+            ["door", "status"],
+            registry=self.registry,
+        )
+        self._answered = Histogram(
+            "payment_intake_webhook_answer_seconds",
+            "From the request to its answer, commit included.",
+            ["door"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "payment_intake_refused_requests",
+            "Requests refused at the door, by reason.",
+            ["door", "reason"],
+            registry=self.registry,
+        )
+        self._events = Counter(
+            "payment_intake_events",
+            "Events taken, by source and what became of them.",
+            ["source", "outcome"],
+            registry=self.registry,
+        )
+        self._movements = Counter(
+            "payment_intake_movements",
+            "Money movements and declines announced.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._conflicts = Counter(
+            "payment_intake_conflicts",
+            "Statements that contradict one another. Any increase is an alarm.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._masked = Counter(
+            "payment_intake_masked_card_numbers",
+            "Card numbers masked before anything was kept. Any increase is an alarm.",
+            ["source"],
+            registry=self.registry,
+        )
+        self._batch = Histogram(
+            "payment_intake_take_batch_size",
+            "Events committed in one transaction.",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            registry=self.registry,
+        )
+        self._posted_after = Histogram(
+            "payment_intake_accepted_to_posted_seconds",
+            "From acceptance to the CIS's acknowledgement.",
+            buckets=_SLI_SECONDS,
+            registry=self.registry,
+        )
+        self._confirmed_after = Histogram(
+            "payment_intake_accepted_to_confirmed_seconds",
+            "From acceptance until the customer is known to have been told.",
+            buckets=_SLI_SECONDS,
+            registry=self.registry,
+        )
+        self._announced_again = Counter(
+            "payment_intake_announced_again",
+            "Movements announced again because their chain had not ended in time.",
+            registry=self.registry,
+        )
+        self._delayed = Counter(
+            "payment_intake_delayed",
+            "Payments that passed the city's limit before they were posted.",
+            registry=self.registry,
+        )
+        self._backlog = Gauge(
+            "payment_intake_unfinished_movements",
+            "Chains that have not ended, by status.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._backlog_age = Gauge(
+            "payment_intake_unfinished_oldest_age_seconds",
+            "Age of the oldest chain that has not ended, by status.",
+            ["status"],
+            registry=self.registry,
+        )
+
+    def answered(self, *, door: str, status: int, seconds: float) -> None:
+        self._requests.labels(door, str(status)).inc()
+        self._answered.labels(door).observe(seconds)
+
+    def refused(self, *, door: str, reason: str) -> None:
+        self._refused.labels(door, reason).inc()
+
+    def taken(self, *, source: str, outcome: str) -> None:
+        # Sources on Kafka are free text: only what the settings name may become a label.
+        self._events.labels(source if source in self._sources else "other", outcome).inc()
+
+    def moved(self, *, kind: str) -> None:
+        self._movements.labels(kind).inc()
+
+    def conflict(self, *, kind: str) -> None:
+        self._conflicts.labels(kind).inc()
+
+    def masked(self, *, source: str, count: int) -> None:
+        self._masked.labels(source if source in self._sources else "other").inc(count)
+
+    def batch(self, size: int) -> None:
+        self._batch.observe(size)
+
+    def posted_after(self, seconds: float) -> None:
+        self._posted_after.observe(seconds)
+
+    def confirmed_after(self, seconds: float) -> None:
+        self._confirmed_after.observe(seconds)
+
+    def announced_again(self, count: int) -> None:
+        self._announced_again.inc(count)
+
+    def delayed(self, count: int) -> None:
+        self._delayed.inc(count)
+
+    def backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
+        for status, count, age_seconds in found:
+            self._backlog.labels(status).set(count)
+            self._backlog_age.labels(status).set(age_seconds)

@@ -1,0 +1,218 @@
+"""What the use cases need of the world."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from payment_intake.domain import (
+    Conflict,
+    Movement,
+    MovementKind,
+    MovementStatus,
+    Observation,
+    Payment,
+    PaymentStatus,
+)
+from shared.contracts.wire import OutboundRecord
+from shared.outbox.table import OutboxRow
+
+Reference = tuple[str, str]
+"""A processor and one of its names for a payment."""
+
+
+class Outcome(StrEnum):
+    """What became of an event; said in the answer to whoever sent it."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    IGNORED = "ignored"
+    """Kept, and nothing follows from it: an unknown type, or one that moves no money."""
+    UNTRUSTED = "untrusted"
+    """Kept: it claims captured money, and its source is not trusted for that."""
+    CONFLICT = "conflict"
+    """Kept beside what it contradicts; recorded and alarmed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incoming:
+    """A verified, readable event, whoever brought it."""
+
+    source: str
+    event_id: str
+    event_type: str
+    body: bytes
+    """As received, but for card numbers, which are masked."""
+    digest: bytes
+    """SHA-256 of the bytes as received: tells a repetition from a contradiction."""
+    received_at: datetime
+    observation: Observation | None = None
+    relay: OutboundRecord | None = None
+    """What to publish on behalf of a sender that does not speak Kafka."""
+    is_untrusted: bool = False
+    traceparent: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """A verified event that cannot be understood; kept as evidence."""
+
+    id: UUID
+    source: str
+    reason: str
+    field: str | None
+    body: bytes
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedConflict:
+    """A contradiction, with where it was found."""
+
+    source: str
+    event_id: str
+    payment_id: UUID | None
+    conflict: Conflict
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnedMovement:
+    """A movement as its owner follows it."""
+
+    movement: Movement
+    payment: Payment
+    status: MovementStatus
+    wait_reason: str | None
+    posted_at: datetime | None
+    confirmed_at: datetime | None
+    delayed_at: datetime | None
+    announcements: int
+    traceparent: str | None
+    cis_reference: str | None = None
+    balance_after_cents: int | None = None
+    notification: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """What another service has stated about a movement."""
+
+    movement_id: UUID
+    at: datetime
+    status: MovementStatus
+    reason: str | None = None
+    cis_reference: str | None = None
+    balance_after_cents: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """That a customer was told, or cannot be."""
+
+    payment_id: UUID
+    movement_id: UUID | None
+    kind: MovementKind
+    at: datetime
+    outcome: str
+
+
+class UnitOfWork(Protocol):
+    """One transaction of payment-intake."""
+
+    async def keep_events(self, events: Sequence[Incoming]) -> Sequence[bool]:
+        """Insert the events; say of each whether it is new."""
+        ...
+
+    async def digests(self, events: Sequence[Incoming]) -> Mapping[tuple[str, str], bytes]:
+        """Return the kept digests of events, by source and id."""
+        ...
+
+    async def lock_payments(self, references: Sequence[Reference]) -> Sequence[Payment]:
+        """Return the payments that any of the references names, locked until the end."""
+        ...
+
+    async def save(
+        self,
+        *,
+        created: Sequence[Payment],
+        changed: Sequence[Payment],
+        removed: Sequence[tuple[Payment, Payment]],
+        movements: Sequence[tuple[Movement, Payment, str]],
+        conflicts: Sequence[RecordedConflict],
+    ) -> None:
+        """Write what was decided; `removed` are payments merged into another one.
+
+        Raises:
+            ConcurrentTakeError: somebody else has just created one of the payments.
+        """
+        ...
+
+    async def announce(self, records: Sequence[OutboundRecord]) -> None:
+        """Write outbox rows; they are offered for announcement after the commit."""
+        ...
+
+    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        """Apply what was stated about movements; return those that are newly on the ledger."""
+        ...
+
+    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        """Apply that customers were told; return the movements whose chain has ended by it."""
+        ...
+
+    async def claim_unfinished(
+        self, *, now: datetime, limit: int, first_seconds: float, cap_seconds: float
+    ) -> Sequence[OwnedMovement]:
+        """Return movements that have not come through in time, and put off their next time."""
+        ...
+
+    async def claim_delayed(
+        self, *, accepted_before: datetime, now: datetime, limit: int
+    ) -> Sequence[OwnedMovement]:
+        """Mark and return payments that are past the city's limit and not on the ledger."""
+        ...
+
+
+class Store(Protocol):
+    """Where payment-intake keeps what it knows."""
+
+    def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]: ...
+
+    async def keep_rejected(self, rejected: Rejected) -> None: ...
+
+    async def rejections(self, *, limit: int) -> Sequence[Rejected]: ...
+
+    async def payment(self, payment_id: UUID) -> "PaymentView | None": ...
+
+    async def payment_by_reference(
+        self, *, processor: str, reference: str
+    ) -> "PaymentView | None": ...
+
+    async def payments_of_account(
+        self, *, account_id: str, before: datetime | None, limit: int
+    ) -> Sequence["PaymentView"]: ...
+
+    async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
+        """Return status, count and age in seconds of the oldest, for chains that have not ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentView:
+    """A payment with everything that moves for it, as the portal and the clerks see it."""
+
+    payment: Payment
+    status: PaymentStatus
+    movements: Sequence[OwnedMovement]
+
+
+class Announce(Protocol):
+    """Takes committed outbox rows for announcement; never blocks."""
+
+    def offer(self, rows: Sequence[OutboxRow]) -> None: ...
+
+    @property
+    def is_behind(self) -> bool: ...

@@ -1,0 +1,66 @@
+"""The settings of payment-intake: prefix `PAYMENT_INTAKE_`."""
+
+from datetime import time
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from shared.money import Currency
+from shared.runtime.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """What payment-intake is told."""
+
+    model_config = SettingsConfigDict(env_prefix="PAYMENT_INTAKE_")
+
+    http_host: str = "0.0.0.0"  # noqa: S104  processors and the portal reach it through ingress
+    http_port: int = Field(default=8080, ge=0, le=65535)
+
+    stripe_webhook_secrets: list[SecretStr] = Field(default_factory=list)
+    """Signing secrets of the Stripe endpoint; several while one is being rotated."""
+    standard_webhook_secrets: dict[str, list[SecretStr]] = Field(default_factory=dict)
+    """Standard Webhooks secrets (`whsec_…`) by source; the portal's source is `portal`."""
+    signature_tolerance_seconds: int = Field(default=300, ge=1, le=3600)
+    """Stripe's and Standard Webhooks' own default, both ways."""
+    portal_api_key_sha256s: Annotated[list[str], Field(default_factory=list)]
+    """SHA-256, in hex, of each bearer key of the portal's read API: kept hashed."""
+    trusted_capture_sources: list[str] = Field(default_factory=list)
+    """Sources whose `payment.captured` is money: a `/webhooks/standard/{source}` name, or the
+    CloudEvents `source` on portal.v1 and /portal/events."""
+
+    metadata_account_field: str = "account_number"
+    metadata_fee_field: str = "convenience_fee_cents"
+    metadata_bill_field: str = "bill_reference"
+    currencies: list[Currency] = Field(default_factory=lambda: ["USD"])
+    """What the city takes; anything else is refused as unknown."""
+    post_ach_at: Literal["submission", "settlement"] = "settlement"
+
+    city_time_zone: str = "America/Chicago"
+    city_cutoff_time: time | None = None
+    """Payments after this local time count for the next day; none by default."""
+
+    request_size_max_bytes: int = Field(default=256 * 1024, ge=1024, le=8 * 1024 * 1024)
+    request_seconds_max: float = Field(default=10.0, gt=0, le=60)
+    """How long a body may take to arrive."""
+    take_batch_size_max: int = Field(default=200, ge=1, le=1000)
+    take_queue_size_max: int = Field(default=2000, ge=1, le=100_000)
+    """Webhooks that may wait for their commit; beyond it the answer is 503."""
+    take_patience_seconds: float = Field(default=3.0, gt=0, le=30)
+    """How long a database that is away is waited for before the answer is 503."""
+
+    delayed_after_seconds: float = Field(default=60.0, gt=0)
+    """The city's limit: past it the customer is told that posting is delayed."""
+    announce_again_after_seconds: float = Field(default=30.0, gt=0)
+    announce_again_cap_seconds: float = Field(default=3600.0, gt=0)
+
+    @field_validator("city_time_zone")
+    @classmethod
+    def _known_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise ValueError(f"no time zone is called {name!r}") from None
+        return name
