@@ -1,5 +1,6 @@
 """The counterparts as processes, as the stack runs them."""
 
+import json
 import os
 import signal
 import socket
@@ -8,9 +9,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 START_SECONDS = 15
 
@@ -64,5 +64,9 @@ def free_port() -> int:
         return port
 
 
-def line_count(path: Path) -> int:
-    return path.read_bytes().count(b"\n")
+def request_text(url: str, *, method: str = "GET", body: object = None) -> str:
+    """Return the answer's body; urllib raises HTTPError for anything but 2xx."""
+    data = None if body is None else json.dumps(body).encode()
+    with urlopen(Request(url, data=data, method=method), timeout=5) as answer:
+        text: str = answer.read().decode()
+        return text

@@ -1,3 +1,4 @@
+import json
 import smtplib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-from tests.integration.simulators.counterparts import Counterpart, free_port, running
+from tests.integration.simulators.counterparts import Counterpart, free_port, request_text, running
 
 from paypost.simulators.mail.store import read_messages
 
@@ -27,12 +27,10 @@ class Sink:
             smtp.send_message(message(to=to, text=text))
 
     def switch(self, **switches: object) -> None:
-        requests.put(f"{self.url}/_switches", json=switches, timeout=5).raise_for_status()
+        request_text(f"{self.url}/_switches", method="PUT", body=switches)
 
     def get(self, path: str) -> Any:
-        answer = requests.get(self.url + path, timeout=5)
-        answer.raise_for_status()
-        return answer.json()
+        return json.loads(request_text(self.url + path))
 
     @property
     def count(self) -> int:
@@ -70,7 +68,7 @@ def running_sink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sink]:
 @pytest.fixture
 def sink(running_sink: Sink) -> Iterator[Sink]:
     yield running_sink
-    requests.post(f"{running_sink.url}/_switches/reset", timeout=5).raise_for_status()
+    request_text(f"{running_sink.url}/_switches/reset", method="POST")
 
 
 class TestMailSink:
@@ -88,8 +86,8 @@ class TestMailSink:
         assert shown["html"].startswith("<p>Gracias.")
         listed = sink.get("/messages?to=bo@example.org")["messages"]
         assert [one["id"] for one in listed] == [kept.id]
-        assert "Pago registrado" in requests.get(sink.url, timeout=5).text
-        assert "ends with a dot." in requests.get(f"{sink.url}/inbox/{kept.id}", timeout=5).text
+        assert "Pago registrado" in request_text(sink.url)
+        assert "ends with a dot." in request_text(f"{sink.url}/inbox/{kept.id}")
 
     def test_offers_pipelining_and_takes_empty_and_odd_messages(self, sink: Sink) -> None:
         before = sink.count

@@ -152,7 +152,7 @@ class CisApplication:
             if decisions is None:
                 return
             decision = decisions[0]
-        self._counts[decision.outcome] += 1
+        self._counts[decision.outcome.value] += 1
         await _send_decision(send, decision)
 
     async def _post_many(self, receive: Receive, send: Send) -> None:
@@ -165,7 +165,7 @@ class CisApplication:
             decisions = await self._post_faultily(postings, receive, send)
         if decisions is not None:
             for decision in decisions:
-                self._counts[decision.outcome] += 1
+                self._counts[decision.outcome.value] += 1
             await _send_decisions(send, decisions)
 
     async def _find_one(self, key: str, receive: Receive, send: Send) -> None:
