@@ -117,6 +117,7 @@ def build_app(
         limit=FixedLimit(calls=settings.smtp_connections_max),
         batch_size_max=settings.send_batch_size,
         items_max=settings.held_max,
+        alone=lambda attempt: attempt.repeats > 0,
     )
     inbox = Inbox(consumer=GROUP_ID, dead_letters=producer, clock=clock, metrics=metrics)
     broker = build_broker(settings=settings, client_id=GROUP_ID)
