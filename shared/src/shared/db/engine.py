@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -93,7 +94,8 @@ async def database_errors() -> AsyncIterator[None]:
         if _is_retryable(error):
             raise DatabaseUnavailableError(_describe(error)) from error
         raise
-    except (OSError, TimeoutError) as error:
+    except (OSError, TimeoutError, asyncpg.InternalClientError) as error:
+        # asyncpg raises the last one when a session was ended between two statements.
         raise DatabaseUnavailableError(str(error) or type(error).__name__) from error
 
 

@@ -127,8 +127,9 @@ _CLAIM = text(
     )
     UPDATE cis_poster.postings p SET
         status = CASE WHEN d.blocked THEN p.status ELSE 'attempting' END,
-        lease_owner = CASE WHEN d.blocked THEN p.lease_owner ELSE :owner END,
-        due_at = CASE WHEN d.blocked THEN :recheck_at ELSE :leased_until END
+        lease_owner = CASE WHEN d.blocked THEN p.lease_owner ELSE CAST(:owner AS uuid) END,
+        due_at = CASE WHEN d.blocked THEN CAST(:recheck_at AS timestamptz)
+                      ELSE CAST(:leased_until AS timestamptz) END
     FROM decided d WHERE p.id = d.id
     RETURNING p.*, d.was, d.blocked
     """
