@@ -24,7 +24,7 @@ from notifier.usecases import KeepContacts, Sending, TellCustomers, TellDue
 from shared.clock import Clock, utc_now
 from shared.db.engine import build_engine
 from shared.db.health import database_check
-from shared.messaging.consumers import Consumers, build_broker
+from shared.messaging.consumers import Consumers, build_broker, group_of
 from shared.messaging.inbox import Inbox
 from shared.messaging.producer import RecordProducer
 from shared.outbox.announcer import Announcer
@@ -123,6 +123,7 @@ def build_app(
     broker = build_broker(settings=settings, client_id=GROUP_ID)
     broker.include_router(
         build_router(
+            group=group_of(settings=settings, group_id=GROUP_ID),
             inbox=inbox,
             tell_customers=TellCustomers(
                 notifications=notifications,

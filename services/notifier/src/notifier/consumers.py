@@ -11,7 +11,7 @@ from shared.contracts.portal import ContactChanged, CustomerRegistered
 from shared.contracts.postings import PostingPosted, PostingReversed
 from shared.contracts.streams import PAYMENTS, PORTAL, POSTINGS
 from shared.contracts.wire import Received
-from shared.messaging.inbox import Inbox, on_batches
+from shared.messaging.inbox import Group, Inbox, on_batches
 
 GROUP_ID = "notifier"
 
@@ -23,22 +23,22 @@ _KINDS = {
 
 
 def build_router(
-    *, inbox: Inbox, tell_customers: TellCustomers, keep_contacts: KeepContacts
+    *, group: Group, inbox: Inbox, tell_customers: TellCustomers, keep_contacts: KeepContacts
 ) -> KafkaRouter:
     """Return the subscribers of notifier."""
     router = KafkaRouter()
 
-    @on_batches(router, stream=POSTINGS, group_id=GROUP_ID)
+    @on_batches(router, stream=POSTINGS, group=group)
     async def on_postings(message: KafkaMessage) -> None:
         """Tell of what is on the ledger; why a posting waits is intake's to say."""
         await inbox.deliver(message, lambda batch: _tell(batch, tell_customers))
 
-    @on_batches(router, stream=PAYMENTS, group_id=GROUP_ID)
+    @on_batches(router, stream=PAYMENTS, group=group)
     async def on_payments(message: KafkaMessage) -> None:
         """Tell of delays and declines; what was accepted is told of when it is posted."""
         await inbox.deliver(message, lambda batch: _tell(batch, tell_customers))
 
-    @on_batches(router, stream=PORTAL, group_id=GROUP_ID)
+    @on_batches(router, stream=PORTAL, group=group)
     async def on_portal_facts(message: KafkaMessage) -> None:
         """Keep how customers are to be reached."""
         await inbox.deliver(message, lambda batch: _keep(batch, keep_contacts))
