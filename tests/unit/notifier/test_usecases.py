@@ -343,6 +343,13 @@ class TestClosingTheLanes:
         assert house.status_of(first) is Status.SENT
         assert house.status_of(second) is Status.DUE
 
+    async def test_takes_nothing_up_any_more(self, house):
+        await house.lanes.close()
+        notification = a_notification()
+        await house.told(notification)
+        assert house.status_of(notification) is Status.DUE
+        assert await house.recovered(seconds=1) == 0
+
 
 class TestKeepContacts:
     async def test_counts_what_is_outdated(self, house):

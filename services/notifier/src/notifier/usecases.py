@@ -108,7 +108,8 @@ class TellDue:
                 return 0
             case "half_open":
                 # One call tries whether the mail server is back; the rest stays due until then.
-                limit = 0 if self.lanes.held else min(limit, self.probe_size)
+                probe_size = min(self.probe_size, self.lanes.room)
+                limit = 0 if self.lanes.held else min(limit, probe_size)
             case _:
                 limit = min(limit, self.lanes.room)
         if limit == 0:

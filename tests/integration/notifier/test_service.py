@@ -1,0 +1,271 @@
+"""The whole of notifier on real Kafka, real PostgreSQL and a real SMTP server."""
+
+import asyncio
+import email
+import email.policy
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from aiokafka import AIOKafkaConsumer
+from tests.contract.notifier.smtp_world import SmtpWorld
+from tests.support.backends import KafkaBackend, TestDatabase
+
+from notifier.app import App, build_app
+from notifier.domain import Kind, notification_id
+from notifier.settings import Settings
+from shared.contracts.fact import Fact
+from shared.contracts.portal import ContactChanged
+from shared.contracts.postings import PostingPosted
+from shared.contracts.streams import NOTIFICATIONS, PORTAL, POSTINGS
+from shared.contracts.topics import create_topics
+from shared.contracts.wire import encode
+from shared.db.migrations import migrate
+from shared.messaging.producer import RecordProducer
+
+NOW = datetime.now(UTC)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], *, seconds: float = 20.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not await holds():  # noqa: ASYNC110  another process's state has no event
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def migrated(database: TestDatabase) -> Iterator[TestDatabase]:
+    with ThreadPoolExecutor(1) as executor:
+        url = database.dsns["notifier"].replace("postgresql://", "postgresql+asyncpg://")
+        executor.submit(migrate, url=url, package="notifier").result()
+    yield database
+
+
+@pytest.fixture(scope="module")
+async def producer(kafka: KafkaBackend) -> AsyncIterator[RecordProducer]:
+    await create_topics(bootstrap_servers=kafka.bootstrap, replication_factor=1)
+    producer = RecordProducer(bootstrap_servers=kafka.bootstrap, client_id="test")
+    yield producer
+    await producer.close()
+
+
+@pytest.fixture
+async def mail_server() -> AsyncIterator[SmtpWorld]:
+    world = SmtpWorld(pipelining=True)
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def session(migrated: TestDatabase) -> AsyncIterator[asyncpg.Connection]:
+    session = await asyncpg.connect(migrated.dsns["notifier"])
+    yield session
+    await session.close()
+
+
+@pytest.fixture
+def settings(migrated: TestDatabase, kafka: KafkaBackend, mail_server: SmtpWorld) -> Settings:
+    return Settings(
+        environment="local",
+        database_url=migrated.dsns["notifier"].replace("postgresql://", "postgresql+asyncpg://"),
+        kafka_bootstrap_servers=kafka.bootstrap,
+        smtp_host="127.0.0.1",
+        smtp_port=mail_server.port,
+        smtp_security="plain",
+        smtp_reply_timeout_seconds=1.0,
+        sender_address="payments@springfield.example",
+        sender_name="City of Springfield Utilities",
+        city_name="City of Springfield",
+        city_time_zone="America/Chicago",
+        portal_url="https://pay.springfield.example",
+        support_phone="555-0100",
+        send_seconds_max=2.0,
+        lease_seconds=3.0,
+        retry_initial_seconds=0.1,
+        retry_cap_seconds=0.5,
+        breaker_pause_seconds=0.1,
+        breaker_pause_seconds_max=0.3,
+        recovery_interval_seconds=0.1,
+    )
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[App]:
+    """Run the service's doors and loops in this process, and stop them in its own order."""
+    app = build_app(settings)
+    loops = [asyncio.create_task(loop()) for loop in app.service.loops.values()]
+    for door in app.service.doors:
+        await door.start()
+    try:
+        yield app
+    finally:
+        for door in app.service.doors:
+            await door.stop()
+        for drain in app.service.drains:
+            await drain()
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        for close in app.service.closes:
+            await close()
+
+
+def a_posting(account: str) -> PostingPosted:
+    key = uuid4()
+    return PostingPosted(
+        posting_key=key,
+        payment_id=key,
+        account_id=account,
+        kind="payment",
+        amount_cents=12_034,
+        currency="USD",
+        accepted_at=NOW,
+        effective_date=date(2026, 3, 5),
+        posted_at=NOW + timedelta(seconds=2),
+        cis_reference="L-1",
+        balance_after_cents=3_410,
+    )
+
+
+async def register(producer: RecordProducer, session: asyncpg.Connection, *accounts: str) -> None:
+    contacts = [
+        ContactChanged(
+            account_id=account,
+            name="Ada Byron",
+            email=f"{account}@example.org",
+            changed_at=NOW,
+        )
+        for account in accounts
+    ]
+    await producer.publish([encode(contact, stream=PORTAL) for contact in contacts])
+
+    async def known() -> bool:
+        found = await session.fetchval(
+            "SELECT count(*) FROM contacts WHERE account_id = ANY($1::text[])", list(accounts)
+        )
+        return bool(found == len(accounts))
+
+    await eventually(known)
+
+
+async def settled(session: asyncpg.Connection, *postings: PostingPosted) -> None:
+    ids = [notification_id(kind=Kind.POSTED, key=posting.posting_key) for posting in postings]
+
+    async def all_settled() -> bool:
+        found = await session.fetchval(
+            "SELECT count(*) FROM notifications WHERE id = ANY($1::uuid[]) "
+            "AND settled_at IS NOT NULL",
+            ids,
+        )
+        return bool(found == len(ids))
+
+    await eventually(all_settled)
+
+
+async def announced(kafka: KafkaBackend, notification: UUID, *, count: int) -> list[Fact]:
+    """Return the facts about a notification, once so many of them are there."""
+    consumer = AIOKafkaConsumer(
+        NOTIFICATIONS.name, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest"
+    )
+    await consumer.start()
+    found: list[Fact] = []
+    try:
+        async with asyncio.timeout(10):
+            while len(found) < count:
+                record = await consumer.getone()
+                fact_class = NOTIFICATIONS.by_type[dict(record.headers)["ce_type"].decode()]
+                fact = fact_class.model_validate_json(record.value)
+                if getattr(fact, "notification_id", None) == notification:
+                    found.append(fact)
+    finally:
+        await consumer.stop()
+    return found
+
+
+class TestNotifier:
+    async def test_tells_what_was_posted_once_and_says_so_as_often_as_asked(
+        self, settings, producer, session, mail_server, kafka
+    ):
+        account = f"A{uuid4().hex}"
+        posting = a_posting(account)
+        notification = notification_id(kind=Kind.POSTED, key=posting.posting_key)
+        async with running(settings):
+            await register(producer, session, account)
+            await producer.publish([encode(posting, stream=POSTINGS)] * 2)
+            await settled(session, posting)
+            await producer.publish([encode(posting, stream=POSTINGS)])
+            facts = await announced(kafka, notification, count=2)
+
+        [(recipient, content)] = mail_server.inbox
+        message = email.message_from_bytes(content, policy=email.policy.default)
+        assert recipient == f"{account}@example.org"
+        assert message["Subject"] == "Your payment of $120.34 is posted"
+        assert message["Message-ID"] == f"<{notification}@springfield.example>"
+        assert {fact.TYPE for fact in facts} == {"notification.sent"}
+        assert len({fact.id() for fact in facts}) == 1
+
+    async def test_keeps_all_through_an_outage_of_the_mail_server(
+        self, settings, producer, session, mail_server
+    ):
+        accounts = [f"A{uuid4().hex}" for _ in range(60)]
+        postings = [a_posting(account) for account in accounts]
+        async with running(settings) as app:
+            await register(producer, session, *accounts)
+            mail_server.go_down()
+            await producer.publish([encode(posting, stream=POSTINGS) for posting in postings])
+            await eventually(
+                lambda: _count(session, "status = 'due' AND settled_at IS NULL", at_least=60)
+            )
+            assert await app.service.ready["kafka"]() is None
+            assert await app.service.ready["database"]() is None
+            mail_server.come_back()
+            await settled(session, *postings)
+        assert len(mail_server.inbox) == 60
+        assert len({recipient for recipient, _ in mail_server.inbox}) == 60
+
+    async def test_repeats_under_one_message_id_what_was_taken_without_an_answer(
+        self, settings, producer, session, mail_server
+    ):
+        account = f"A{uuid4().hex}"
+        posting = a_posting(account)
+        mail_server.drop_answer_of(f"{account}@example.org")
+        async with running(settings):
+            await register(producer, session, account)
+            await producer.publish([encode(posting, stream=POSTINGS)])
+            await eventually(lambda: _count(session, "repeats > 0", at_least=1))
+            mail_server.handler.dropped.clear()
+            await settled(session, posting)
+        ids = {email.message_from_bytes(content)["Message-ID"] for _, content in mail_server.inbox}
+        assert len(mail_server.inbox) >= 2
+        assert len(ids) == 1
+
+    async def test_tells_after_a_restart_what_was_left_in_hand(
+        self, settings, producer, session, mail_server
+    ):
+        account = f"A{uuid4().hex}"
+        posting = a_posting(account)
+        async with running(settings):
+            await register(producer, session, account)
+            await producer.publish([encode(posting, stream=POSTINGS)])
+            await settled(session, posting)
+        # As if the process had died between the mail server's yes and the settlement.
+        await session.execute(
+            "UPDATE notifications SET status = 'sending', settled_at = NULL, "
+            "due_at = now() + interval '1 second' WHERE account_id = $1",
+            account,
+        )
+        async with running(settings):
+            await settled(session, posting)
+        assert len(mail_server.inbox) == 2
+        repeats = await session.fetchval(
+            "SELECT repeats FROM notifications WHERE account_id = $1", account
+        )
+        assert repeats == 1
+
+
+async def _count(session: asyncpg.Connection, condition: str, *, at_least: int) -> bool:
+    found = await session.fetchval(f"SELECT count(*) FROM notifications WHERE {condition}")
+    return bool(found >= at_least)

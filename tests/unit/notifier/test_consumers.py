@@ -1,0 +1,124 @@
+from datetime import date, timedelta
+from uuid import UUID
+
+import pytest
+from tests.unit.notifier.fakes import NOON
+
+from notifier.consumers import to_contact, to_notification
+from notifier.domain import Kind, notification_id
+from shared.contracts.fact import Fact
+from shared.contracts.payments import ChargeDeclined, PaymentAccepted, PaymentDelayed
+from shared.contracts.portal import ContactChanged, CustomerRegistered
+from shared.contracts.postings import PostingPosted, PostingReversed, PostingSuspended
+from shared.contracts.wire import Received
+
+PAYMENT = UUID("0198c5b1-0000-7000-8000-000000000001")
+REVERSAL = UUID("0198c5b1-0000-7000-8000-000000000002")
+ABOUT = {"payment_id": PAYMENT, "account_id": "4711", "amount_cents": 500, "currency": "USD"}
+ON_LEDGER = {
+    **ABOUT,
+    "accepted_at": NOON,
+    "effective_date": date(2026, 3, 5),
+    "posted_at": NOON + timedelta(seconds=2),
+    "cis_reference": "L-1",
+    "balance_after_cents": -700,
+}
+AT_PROCESSOR = {**ABOUT, "processor": "stripe", "reference": "pi_1"}
+
+
+def received(fact: Fact) -> Received:
+    return Received(
+        fact=fact,
+        event_id=str(fact.id()),
+        event_type=fact.TYPE,
+        source="/paypost/test",
+        time=fact.happened_at(),
+        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+    )
+
+
+class TestToNotification:
+    @pytest.mark.parametrize(
+        ("fact_class", "posting_kind", "kind"),
+        [
+            (PostingPosted, "payment", Kind.POSTED),
+            (PostingPosted, "reinstatement", Kind.REINSTATED),
+            (PostingReversed, "reversal", Kind.REVERSED),
+        ],
+    )
+    def test_tells_what_is_on_the_ledger(self, fact_class, posting_kind, kind):
+        fact = fact_class(posting_key=REVERSAL, kind=posting_kind, **ON_LEDGER)
+        notification = to_notification(received(fact))
+        assert notification is not None
+        assert notification.id == notification_id(kind=kind, key=REVERSAL)
+        assert (notification.kind, notification.payment_id) == (kind, PAYMENT)
+        assert notification.posting_key == REVERSAL
+        assert notification.balance_after_cents == -700
+        assert notification.happened_at - NOON == timedelta(seconds=2)
+        assert notification.traceparent is not None
+
+    def test_tells_a_delay(self):
+        fact = PaymentDelayed(
+            **AT_PROCESSOR,
+            posting_key=PAYMENT,
+            accepted_at=NOON,
+            delayed_at=NOON + timedelta(minutes=5),
+            reason="not_posted_yet",
+        )
+        notification = to_notification(received(fact))
+        assert notification is not None
+        assert notification.id == notification_id(kind=Kind.DELAYED, key=PAYMENT)
+        assert notification.accepted_at == NOON
+
+    def test_tells_each_decline_of_a_payment(self):
+        ids = set()
+        for attempt in ("evt_1", "evt_2", "evt_2"):
+            fact = ChargeDeclined(**AT_PROCESSOR, declined_at=NOON, attempt=attempt)
+            notification = to_notification(received(fact))
+            assert notification is not None
+            assert notification.posting_key is None
+            ids.add(notification.id)
+        assert len(ids) == 2
+
+    def test_tells_nothing_of_what_is_only_accepted_or_suspended(self):
+        accepted = PaymentAccepted(
+            **AT_PROCESSOR, posting_key=PAYMENT, effective_date=date(2026, 3, 5), accepted_at=NOON
+        )
+        suspended = PostingSuspended(
+            **ABOUT,
+            posting_key=PAYMENT,
+            kind="payment",
+            accepted_at=NOON,
+            reason="account_unknown",
+            suspension=1,
+            suspended_at=NOON,
+        )
+        assert to_notification(received(accepted)) is None
+        assert to_notification(received(suspended)) is None
+
+
+class TestToContact:
+    def test_takes_the_whole_contact(self):
+        fact = ContactChanged(
+            account_id="4711",
+            name="Ada",
+            email="ada@example.org",
+            locale="es",
+            email_opted_out=True,
+            changed_at=NOON,
+        )
+        contact = to_contact(received(fact))
+        assert contact is not None
+        assert (contact.email, contact.locale, contact.email_opted_out, contact.changed_at) == (
+            "ada@example.org",
+            "es",
+            True,
+            NOON,
+        )
+
+    def test_takes_a_registration_as_silent_about_opting_out(self):
+        fact = CustomerRegistered(account_id="4711", registered_at=NOON)
+        contact = to_contact(received(fact))
+        assert contact is not None
+        assert contact.email_opted_out is None
+        assert contact.changed_at == NOON
