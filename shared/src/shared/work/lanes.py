@@ -73,8 +73,8 @@ class Lanes(Generic[Item]):
 
     @property
     def room(self) -> int:
-        """How many more items fit under the bound now."""
-        return max(0, self._items_max - self._held)
+        """How many more items fit under the bound now; none once the lanes are closing."""
+        return 0 if self._closing else max(0, self._items_max - self._held)
 
     def ticket(self) -> int:
         """Return what `put` needs to notice that a lane has stopped in the meantime.
@@ -85,10 +85,17 @@ class Lanes(Generic[Item]):
         return self._stops
 
     async def put(self, items: Sequence[Item], *, ticket: int) -> None:
-        """Queue items in their order; waits while the bound is reached."""
+        """Queue items in their order; waits while the bound is reached.
+
+        What comes after the closing is given up at once, not left under its lease.
+        """
         while self._held >= self._items_max:
             self._room.clear()
             await self._room.wait()
+        if self._closing:
+            if items:
+                await self._give_up(items)
+            return
         held_back = [i for i in items if self._stopped_at.get(self._lane_of(i), 0) > ticket]
         if held_back:
             items = [i for i in items if self._stopped_at.get(self._lane_of(i), 0) <= ticket]
