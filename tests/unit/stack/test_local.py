@@ -71,11 +71,18 @@ class TestServiceEnvironment:
             "NOTIFIER_ENVIRONMENT": "local",
             "NOTIFIER_DATABASE_URL": "postgresql+asyncpg://notifier:p@127.0.0.1:20001/paypost",
             "NOTIFIER_KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:20000",
+            "NOTIFIER_KAFKA_GROUP_INSTANCE_ID": "notifier",
             "NOTIFIER_OPS_HOST": "127.0.0.1",
             "NOTIFIER_OPS_PORT": "20009",
             "NOTIFIER_SMTP_HOST": "127.0.0.1",
             "NOTIFIER_SMTP_PORT": "20010",
+            "NOTIFIER_SMTP_SECURITY": "plain",
             "NOTIFIER_SENDER_ADDRESS": "billing@city.example",
+            "NOTIFIER_SENDER_NAME": "City of Example Utilities",
+            "NOTIFIER_CITY_NAME": "City of Example Utilities",
+            "NOTIFIER_CITY_TIME_ZONE": "America/Chicago",
+            "NOTIFIER_PORTAL_URL": "https://portal.city.example",
+            "NOTIFIER_SUPPORT_PHONE": "555-0100",
         }
 
     def test_gives_intake_the_secrets_it_checks_by(self):

@@ -50,6 +50,7 @@ SERVICES = ("payment-intake", "cis-poster", "notifier")
 PARTS = frozenset({*SERVERS, *COUNTERPARTS, *SERVICES})
 WEBHOOK_SOURCES = ("portal", "kiosk")
 TRUSTED_CAPTURE_SOURCES = ("kiosk",)
+CITY_NAME = "City of Example Utilities"
 CITY_TIME_ZONE = "America/Chicago"
 SENDER_ADDRESS = "billing@city.example"
 READY_TIMEOUT_SECONDS = 60.0
@@ -134,6 +135,8 @@ def service_environment(*, service: str, state: StackState) -> dict[str, str]:
         "environment": "local",
         "database_url": state.dsns[prefix].replace("postgresql://", "postgresql+asyncpg://", 1),
         "kafka_bootstrap_servers": state.kafka_bootstrap,
+        # One process of each service: a killed one takes its own partitions back at once.
+        "kafka_group_instance_id": service,
         "ops_host": HOST,
         "ops_port": _port_of(state.ops_urls[service]),
     }
@@ -160,7 +163,13 @@ def service_environment(*, service: str, state: StackState) -> dict[str, str]:
         settings |= {
             "smtp_host": state.smtp_host,
             "smtp_port": state.smtp_port,
+            "smtp_security": "plain",
             "sender_address": SENDER_ADDRESS,
+            "sender_name": CITY_NAME,
+            "city_name": CITY_NAME,
+            "city_time_zone": CITY_TIME_ZONE,
+            "portal_url": "https://portal.city.example",
+            "support_phone": "555-0100",
         }
     return {
         f"{prefix}_{key}".upper(): value if isinstance(value, str) else json.dumps(value)
