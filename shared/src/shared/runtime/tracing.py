@@ -6,12 +6,12 @@ Source: W3C Trace Context, section 3.2 (`traceparent`).
 import os
 import re
 
-_TRACEPARENT = re.compile(r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 def traceparent_or_new(header: str | None) -> str:
     """Return the caller's `traceparent` where it is well formed, else one that begins a trace."""
-    if header is not None and _TRACEPARENT.match(header):
+    if header is not None and _TRACEPARENT.fullmatch(header):
         return header
     return f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-01"
 

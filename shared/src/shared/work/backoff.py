@@ -4,6 +4,9 @@ import random
 from dataclasses import dataclass
 from datetime import timedelta
 
+EXPONENT_MAX = 200
+"""Far past every cap; an outage of hours would otherwise overflow a float."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Backoff:
@@ -15,5 +18,6 @@ class Backoff:
 
     def delay(self, *, attempts: int, randomness: random.Random) -> timedelta:
         """Return the pause after this many failed attempts: between half and all of the step."""
-        step = min(self.initial_seconds * self.factor ** max(0, attempts - 1), self.cap_seconds)
+        exponent = min(max(0, attempts - 1), EXPONENT_MAX)
+        step = min(self.initial_seconds * self.factor**exponent, self.cap_seconds)
         return timedelta(seconds=step * (0.5 + randomness.random() / 2))

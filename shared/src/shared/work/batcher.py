@@ -73,6 +73,7 @@ class MicroBatcher(Generic[Item, Result]):
     async def _flush_batch(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
         try:
             results = await self._flush([item for item, _ in batch])
+            answered = list(zip(batch, results, strict=True))
         except asyncio.CancelledError:
             for _, future in batch:
                 future.cancel()
@@ -86,7 +87,7 @@ class MicroBatcher(Generic[Item, Result]):
                 for entry in batch:
                     await self._flush_batch([entry])
         else:
-            for (_, future), result in zip(batch, results, strict=True):
+            for (_, future), result in answered:
                 if not future.done():
                     future.set_result(result)
 

@@ -24,7 +24,7 @@ async def patiently(act: Callable[[], Awaitable[Result]], *, patience_seconds: f
     """
     async for attempt in AsyncRetrying(
         retry=retry_if_exception_type(TransientError),
-        wait=wait_exponential_jitter(initial=0.05, max=2.0),
+        wait=wait_exponential_jitter(multiplier=0.05, max=2.0),
         stop=stop_after_delay(patience_seconds),
         reraise=True,
     ):
