@@ -5,15 +5,16 @@ test is on the CIS's ledger once and its customer has been told.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import OffsetAndMetadata
 from tests.support.pipeline import Pipeline, eventually_true
+from tests.support.whole_stack import ACCOUNTS, SERVICES
 
+from paypost.simulators.processor.scenarios import Train
 from paypost.stack.local import LocalStack
 from paypost.stack.postgres import StopMode
 from shared.contracts.streams import STREAMS
@@ -21,36 +22,8 @@ from shared.contracts.topics import create_topics
 
 pytestmark = pytest.mark.stack
 
-SERVICES = ("payment-intake", "cis-poster", "notifier")
-ACCOUNTS = [f"E{number:04d}" for number in range(60)]
-PATIENCE = {
-    "PAYMENT_INTAKE_ANNOUNCE_AGAIN_AFTER_SECONDS": "3",
-    "CIS_POSTER_LEASE_SECONDS": "8",
-    **{
-        f"{prefix}_KAFKA_SESSION_TIMEOUT_SECONDS": "6"
-        for prefix in ("PAYMENT_INTAKE", "CIS_POSTER", "NOTIFIER")
-    },
-}
 
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    state_dir: Path = tmp_path_factory.mktemp("state")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PAYPOST_STATE_DIR", str(state_dir))
-        environments = dict.fromkeys(SERVICES, PATIENCE)
-        with LocalStack(name="survival", environments=environments, fresh=True) as running:
-            yield running
-
-
-@pytest.fixture
-async def pipeline(stack: LocalStack) -> AsyncIterator[Pipeline]:
-    async with Pipeline(stack=stack) as driven:
-        await driven.open_accounts(ACCOUNTS)
-        yield driven
-
-
-def some_trains(pipeline: Pipeline, count: int) -> list[object]:
+def some_trains(pipeline: Pipeline, count: int) -> list[Train]:
     return [
         pipeline.card(account=ACCOUNTS[n % len(ACCOUNTS)], amount_cents=1000 + n)
         for n in range(count)
@@ -60,8 +33,8 @@ def some_trains(pipeline: Pipeline, count: int) -> list[object]:
 class TestSurvival:
     async def test_one_event_fifty_times_at_once_posts_once(self, pipeline: Pipeline) -> None:
         train = pipeline.card(account=ACCOUNTS[0], amount_cents=4210)
-        storm = [step for step in train.steps for _ in range(50)]
-        await pipeline.send([_together(train, [step]) for step in storm], concurrency=64)
+        storm = [replace(train, steps=[step]) for step in train.steps for _ in range(50)]
+        await pipeline.send(storm, concurrency=64)
 
         await pipeline.settled()
 
@@ -84,14 +57,14 @@ class TestSurvival:
 
     @pytest.mark.parametrize("service", SERVICES)
     async def test_killed_service_under_load_loses_and_doubles_nothing(
-        self, pipeline: Pipeline, stack: LocalStack, service: str
+        self, pipeline: Pipeline, whole_stack: LocalStack, service: str
     ) -> None:
         sending = asyncio.create_task(
             pipeline.send(some_trains(pipeline, 200), trains_per_second=60)
         )
         for _ in range(2):
             await asyncio.sleep(1.0)
-            stack.supervisor.kill(name=service)
+            whole_stack.supervisor.kill(name=service)
         await sending
 
         await pipeline.settled()
@@ -99,38 +72,40 @@ class TestSurvival:
         await pipeline.assert_exactly_once()
 
     async def test_postgres_restarted_under_load(
-        self, pipeline: Pipeline, stack: LocalStack
+        self, pipeline: Pipeline, whole_stack: LocalStack
     ) -> None:
         sending = asyncio.create_task(
             pipeline.send(some_trains(pipeline, 200), trains_per_second=60)
         )
         await asyncio.sleep(1.0)
-        await asyncio.to_thread(stack.postgres.stop, mode=StopMode.IMMEDIATE)
+        await asyncio.to_thread(whole_stack.postgres.stop, mode=StopMode.IMMEDIATE)
         await asyncio.sleep(0.5)
-        await asyncio.to_thread(stack.postgres.start)
+        await asyncio.to_thread(whole_stack.postgres.start)
         await sending
 
         await pipeline.settled()
 
         await pipeline.assert_exactly_once()
-        starts = {service: stack.supervisor.starts(name=service) for service in SERVICES}
+        starts = {service: whole_stack.supervisor.starts(name=service) for service in SERVICES}
         await eventually_true(lambda: _is_ready(pipeline), timeout_seconds=10, what="ready again")
-        assert {s: stack.supervisor.starts(name=s) for s in SERVICES} == starts
+        assert {s: whole_stack.supervisor.starts(name=s) for s in SERVICES} == starts
 
     async def test_every_stream_read_again_from_the_start_posts_nothing_twice(
-        self, pipeline: Pipeline, stack: LocalStack
+        self, pipeline: Pipeline, whole_stack: LocalStack
     ) -> None:
         await pipeline.send(some_trains(pipeline, 50))
         await pipeline.settled()
         mails = await pipeline.value("SELECT count(*) FROM notifier.notifications")
         for service in SERVICES:
-            await asyncio.to_thread(stack.supervisor.stop, name=service)
+            await asyncio.to_thread(whole_stack.supervisor.stop, name=service)
         for service in SERVICES:
-            await _rewind(stack.state.kafka_bootstrap, group=service)
+            await _rewind(whole_stack.state.kafka_bootstrap, group=service)
         for service in SERVICES:
-            stack.supervisor.resume(name=service)
+            whole_stack.supervisor.resume(name=service)
         for service in SERVICES:
-            await asyncio.to_thread(stack.supervisor.wait_ready, name=service, timeout_seconds=30)
+            await asyncio.to_thread(
+                whole_stack.supervisor.wait_ready, name=service, timeout_seconds=30
+            )
         await pipeline.send(some_trains(pipeline, 20))
 
         await pipeline.settled()
@@ -139,17 +114,19 @@ class TestSurvival:
         assert await pipeline.value("SELECT count(*) FROM notifier.notifications") == mails + 20
 
     async def test_kafka_stopped_and_its_disk_wiped_in_mid_flow(
-        self, pipeline: Pipeline, stack: LocalStack
+        self, pipeline: Pipeline, whole_stack: LocalStack
     ) -> None:
         sending = asyncio.create_task(
             pipeline.send(some_trains(pipeline, 240), trains_per_second=60)
         )
         await asyncio.sleep(1.5)
-        await asyncio.to_thread(stack.kafka.kill)
-        await asyncio.to_thread(stack.kafka.wipe)
+        await asyncio.to_thread(whole_stack.kafka.kill)
+        await asyncio.to_thread(whole_stack.kafka.wipe)
         await asyncio.sleep(1.0)
-        await asyncio.to_thread(stack.kafka.start)
-        await create_topics(bootstrap_servers=stack.state.kafka_bootstrap, replication_factor=1)
+        await asyncio.to_thread(whole_stack.kafka.start)
+        await create_topics(
+            bootstrap_servers=whole_stack.state.kafka_bootstrap, replication_factor=1
+        )
         await sending
 
         await pipeline.settled(timeout_seconds=90)
@@ -175,12 +152,6 @@ class TestSurvival:
         await pipeline.settled()
 
         await pipeline.assert_exactly_once()
-
-
-def _together(train: object, steps: list[object]) -> object:
-    from dataclasses import replace
-
-    return replace(train, steps=steps)  # type: ignore[type-var]
 
 
 async def _switch(pipeline: Pipeline, switches: dict[str, object]) -> None:

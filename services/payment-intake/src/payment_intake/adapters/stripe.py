@@ -160,8 +160,10 @@ def _intent_processing(subject: _Subject) -> Observation:
 
 
 def _intent_succeeded(subject: _Subject) -> Observation:
+    # The oldest forms say what was received only on the charge; a succeeded intent got it all.
+    amount = "amount_received" if "amount_received" in subject.value else "amount"
     references = _intent_references(subject)
-    return _charge(subject, Heard.CAPTURED, amount="amount_received", references=references)
+    return _charge(subject, Heard.CAPTURED, amount=amount, references=references)
 
 
 def _intent_failed(subject: _Subject) -> Observation:
