@@ -78,6 +78,11 @@ def install_problems(app: FastAPI) -> None:
             ],
         ).response()
 
+    @app.exception_handler(Exception)
+    async def defect(_: Request, __: Exception) -> JSONResponse:
+        # The server logs it; who asked is told no more than whose mistake it is.
+        return Problem(status=500, title="This is our mistake").response()
+
     @app.exception_handler(TransientError)
     async def unavailable(_: Request, error: TransientError) -> JSONResponse:
         return Problem(

@@ -5,9 +5,11 @@ A setting `NAME` of a service with the prefix `P_` is read from `P_NAME`, or fro
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn, TypeVar
+from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -65,11 +67,11 @@ class ServiceSettings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, _FileSource(settings_cls), env_settings)
+        return (init_settings, _FileSource(settings_cls), _EnvironmentSource(settings_cls))
 
     @model_validator(mode="after")
     def _refuse_default_secrets(self) -> "ServiceSettings":
@@ -105,20 +107,46 @@ class ServiceSettings(BaseSettings):
         return options
 
 
-class _FileSource(EnvSettingsSource):
+_UNREADABLE = object()
+"""Stands for a file that cannot be read: no setting takes it, so it is told with the others."""
+
+
+class _EnvironmentSource(EnvSettingsSource):
+    """Leaves what is not JSON to the validation, which tells of it with all other errors."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
+        try:
+            return super().decode_complex_value(field_name, field, value)
+        except (ValueError, TypeError):
+            return value
+
+
+class _FileSource(_EnvironmentSource):
     """Reads `P_NAME_FILE` where it is set: secrets come as files in most clusters."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         _, key, is_complex = super().get_field_value(field, field_name)
-        path = os.environ.get(f"{self.env_prefix}{field_name}_FILE".upper())
-        value = Path(path).read_text(encoding="utf-8").strip() if path else None
-        return value, key, is_complex
+        path = os.environ.get(_file_variable(self.env_prefix, field_name))
+        return _read(path) if path else None, key, is_complex
+
+
+def _file_variable(prefix: str, name: str) -> str:
+    return f"{prefix}{name}_FILE".upper()
+
+
+def _read(path: str) -> Any:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return _UNREADABLE
 
 
 def _secrets(value: object) -> list[str]:
     match value:
         case SecretStr():
-            return [value.get_secret_value()]
+            text = value.get_secret_value()
+            in_address = re.match(r"[a-z0-9+]+://[^/@]*?:([^@]*)@", text)
+            return [text, unquote(in_address.group(1))] if in_address else [text]
         case list() | tuple():
             return [found for entry in value for found in _secrets(entry)]
         case dict():
@@ -146,6 +174,10 @@ def _exit_with(settings_class: type[ServiceSettings], error: ValidationError) ->
         else f"  {entry['msg']}"
         for entry in error.errors(include_url=False, include_input=False, include_context=False)
     ]
+    for name in settings_class.model_fields:
+        variable = _file_variable(prefix, name)
+        if (path := os.environ.get(variable)) and _read(path) is _UNREADABLE:
+            lines.append(f"  {variable}: cannot be read")
     sys.stderr.write("\n".join(["settings are not usable:", *lines]) + "\n")
     raise SystemExit(EXIT_BAD_SETTINGS)
 
