@@ -1,0 +1,1 @@
+"""The commands of `paypost`: translation between the terminal and what does the work."""
