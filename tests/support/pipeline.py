@@ -162,8 +162,11 @@ class Pipeline:
         assert not refused, f"{len(refused)} webhooks were never taken: {refused[:3]}"
 
     async def settled(self, *, timeout_seconds: float = 60.0) -> None:
-        """Wait until each payment sent so far is confirmed."""
-        await eventually_true(self._is_settled, timeout_seconds=timeout_seconds, what="settled")
+        """Wait until each payment sent so far is confirmed; fail with what is not."""
+        try:
+            await eventually_true(self._is_settled, timeout_seconds=timeout_seconds, what="settled")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; left: {await self._left()}") from None
 
     async def assert_exactly_once(self) -> None:
         """Each payment once on the ledger, to the cent, and one mail for each; nothing else."""
@@ -217,6 +220,18 @@ class Pipeline:
     async def _contacts_are(self, count: int) -> bool:
         found = await self.value("SELECT count(*) FROM notifier.contacts")
         return isinstance(found, int) and found >= count
+
+    async def _left(self) -> list[tuple[object, ...]]:
+        rows = await self._rows(
+            """SELECT m.id, m.kind, m.status, m.wait_reason, m.posted_at, m.confirmed_at,
+                      m.announcements, m.announce_at, p.status AS posting, p.due_at, p.attempts,
+                      n.status AS notification, n.due_at AS notification_due
+               FROM payment_intake.movements m
+               LEFT JOIN cis_poster.postings p ON p.id = m.id
+               LEFT JOIN notifier.notifications n ON n.posting_key = m.id
+               WHERE m.status NOT IN ('confirmed', 'returned') LIMIT 5"""
+        )
+        return [tuple(row) for row in rows]
 
     async def _is_settled(self) -> bool:
         try:

@@ -34,11 +34,11 @@ class Settings(ServiceSettings):
     """What EHLO says; some relays want the host's public name."""
     smtp_connections_max: int = Field(default=4, ge=1, le=64)
     smtp_connect_timeout_seconds: float = Field(default=5.0, gt=0, le=60)
-    smtp_reply_timeout_seconds: float = Field(default=15.0, gt=0, le=300)
+    smtp_reply_timeout_seconds: float = Field(default=10.0, gt=0, le=300)
     """How long the server may take over one mail."""
     send_batch_size: int = Field(default=25, ge=1, le=500)
     """Mails in one call over one connection; they are settled together."""
-    send_seconds_max: float = Field(default=30.0, gt=0, le=600)
+    send_seconds_max: float = Field(default=15.0, gt=0, le=600)
     """A call ends after this; what it could not begin in half of it stays due."""
 
     sender_address: EmailAddress
@@ -51,7 +51,7 @@ class Settings(ServiceSettings):
     portal_url: str = Field(pattern=r"^https?://[\x21-\x7e]+$")
     support_phone: str = Field(min_length=3, max_length=40)
 
-    lease_seconds: float = Field(default=90.0, gt=0, le=3600)
+    lease_seconds: float = Field(default=30.0, gt=0, le=3600)
     """How long a taken notification is this process's; a crash delays it by as much."""
     held_max: int = Field(default=2000, ge=1, le=100_000)
     """Notifications in memory at most; beyond it the consumer waits."""
