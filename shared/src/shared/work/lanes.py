@@ -53,6 +53,7 @@ class Lanes(Generic[Item]):
         self._items_max = items_max
         self._alone = alone
         self._waiting: dict[Hashable, deque[Item]] = {}
+        self._tails: dict[Hashable, Item] = {}
         self._ready: deque[Hashable] = deque()
         self._held = 0
         self._calls: set[asyncio.Task[None]] = set()
@@ -70,6 +71,10 @@ class Lanes(Generic[Item]):
     def holds(self, lane: Hashable) -> bool:
         """Whether a lane has items here, so that new ones may queue behind them."""
         return lane in self._waiting
+
+    def tail(self, lane: Hashable) -> Item | None:
+        """Return the last item of a lane: what is put now comes right behind it."""
+        return self._tails.get(lane)
 
     @property
     def room(self) -> int:
@@ -92,24 +97,24 @@ class Lanes(Generic[Item]):
         while self._held >= self._items_max:
             self._room.clear()
             await self._room.wait()
-        if self._closing:
-            if items:
-                await self._give_up(items)
-            return
-        held_back = [i for i in items if self._stopped_at.get(self._lane_of(i), 0) > ticket]
-        if held_back:
-            items = [i for i in items if self._stopped_at.get(self._lane_of(i), 0) <= ticket]
-            await self._give_up(held_back)
+        # Nothing is awaited from here to the last item: what stops meanwhile would be overtaken.
+        held_back = []
         for item in items:
             lane = self._lane_of(item)
+            if self._closing or self._stopped_at.get(lane, 0) > ticket:
+                held_back.append(item)
+                continue
             queue = self._waiting.get(lane)
             if queue is None:
                 self._waiting[lane] = deque((item,))
                 self._ready.append(lane)
             else:
                 queue.append(item)
-        self._held += len(items)
+            self._tails[lane] = item
+        self._held += len(items) - len(held_back)
         self._dispatch()
+        if held_back:
+            await self._give_up(held_back)
 
     async def close(self) -> None:
         """Stop starting calls, wait for those in flight, give up the rest."""
@@ -118,6 +123,7 @@ class Lanes(Generic[Item]):
             await asyncio.wait(set(self._calls))
         left = [item for queue in self._waiting.values() for item in queue]
         self._waiting.clear()
+        self._tails.clear()
         self._ready.clear()
         self._release(len(left))
         if left:
@@ -147,7 +153,8 @@ class Lanes(Generic[Item]):
     async def _call(self, taken: dict[Hashable, list[Item]]) -> None:
         items = [item for batch in taken.values() for item in batch]
         try:
-            settled = await self._act(items)
+            answers = await self._act(items)
+            settled = [answer for _, answer in zip(items, answers, strict=True)]
         except Exception:
             # `act` maps every failure it knows to an outcome: this is a defect, and a loud one.
             _log.exception("lane.act_failed", size=len(items))
@@ -164,7 +171,7 @@ class Lanes(Generic[Item]):
             if queue:
                 self._ready.append(lane)
             else:
-                del self._waiting[lane]
+                del self._waiting[lane], self._tails[lane]
         self._release(len(items) + len(given_up))
         if given_up:
             await self._give_up(given_up)

@@ -66,10 +66,10 @@ class Breaker:
 
     @property
     def state(self) -> str:
-        """`closed`, `open` or `half_open`."""
+        """`closed`, `open` or `half_open`; open too while the one probe is under way."""
         if self._opened_at is None:
             return "closed"
-        return "open" if self.wait_seconds > 0 else "half_open"
+        return "open" if self.wait_seconds > 0 or self._probing else "half_open"
 
     @property
     def wait_seconds(self) -> float:
