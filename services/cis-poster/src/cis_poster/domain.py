@@ -38,7 +38,7 @@ class Status(StrEnum):
     UNKNOWN = "unknown"
     """Sent without an answer; the CIS is asked when `due_at` comes."""
     WAITING = "waiting"
-    """A reversal whose payment is not on the ledger yet."""
+    """A reversal, or a reinstatement, whose payment is not on the ledger yet; never sent."""
     POSTED = "posted"
     SUSPENDED = "suspended"
     """Refused with a reason; an operator releases or returns it."""
@@ -65,7 +65,6 @@ TRANSITIONS: Mapping[tuple[Status | None, Status], str | None] = MappingProxyTyp
         (Status.ATTEMPTING, Status.POSTED): _ON_LEDGER,
         (Status.ATTEMPTING, Status.DUE): PostingDeferred.TYPE,
         (Status.ATTEMPTING, Status.UNKNOWN): PostingDeferred.TYPE,
-        (Status.ATTEMPTING, Status.WAITING): None,
         (Status.ATTEMPTING, Status.SUSPENDED): PostingSuspended.TYPE,
         (Status.ATTEMPTING, Status.CONFLICTED): PostingSuspended.TYPE,
         (Status.WAITING, Status.DUE): None,
@@ -93,8 +92,6 @@ class Outcome(StrEnum):
     """Sent; no answer, or one that cannot be understood. May have taken effect."""
 
 
-PAYMENT_NOT_ON_LEDGER = "payment_unknown"
-"""The CIS's reason for refusing a reversal of a payment that it does not hold."""
 ACCOUNT_MISSING = "account_missing"
 AMOUNT_CONFLICT = "amount_conflict"
 
@@ -172,8 +169,6 @@ def decide(*, posting: Posting, answer: Answer) -> Decision:
         case Outcome.CONFLICT:
             return Decision(status=Status.CONFLICTED, reason=AMOUNT_CONFLICT)
         case Outcome.REFUSED:
-            if answer.reason == PAYMENT_NOT_ON_LEDGER and posting.kind is not Kind.PAYMENT:
-                return Decision(status=Status.WAITING, reason=answer.reason)
             return Decision(status=Status.SUSPENDED, reason=answer.reason or "refused")
         case Outcome.UNAVAILABLE:
             return Decision(status=Status.DUE, reason=answer.reason or CIS_UNAVAILABLE)

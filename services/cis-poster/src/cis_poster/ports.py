@@ -95,7 +95,10 @@ class Postings(Protocol):
         ...
 
     async def wake_waiting(self, *, now: datetime, limit: int) -> int:
-        """Make due the reversals whose payment has reached the ledger meanwhile."""
+        """Decide what waits for a payment that is decided; return how many that were.
+
+        Due where the payment has reached the ledger, returned where it was returned.
+        """
         ...
 
     async def suspense(self, *, limit: int) -> Sequence[Suspended]: ...
@@ -118,9 +121,11 @@ class Postings(Protocol):
 
 
 class HeldLanes(Protocol):
-    """Which accounts this process has work in hand for."""
+    """What this process has in hand for each account."""
 
-    def holds(self, lane: str) -> bool: ...
+    def tail(self, lane: str) -> Attempt | None:
+        """Return the last attempt that is in hand for an account, if there is one."""
+        ...
 
 
 class Announce(Protocol):

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.runtime.settings import ServiceSettings
@@ -39,3 +39,10 @@ class Settings(ServiceSettings):
     breaker_pause_seconds_max: float = Field(default=5.0, gt=0)
     """Bounds how long after its return the CIS is still left alone."""
     recovery_interval_seconds: float = Field(default=0.25, gt=0)
+
+    @model_validator(mode="after")
+    def _refuse_short_lease(self) -> "Settings":
+        # An attempt may be a question and a posting, one after the other.
+        if self.lease_seconds <= 2 * self.cis_timeout_seconds:
+            raise ValueError("lease_seconds must be longer than two cis_timeout_seconds")
+        return self

@@ -65,13 +65,18 @@ class PostPayments:
 
     async def __call__(self, batch: Sequence[Posting]) -> None:
         ticket = self.lanes.ticket()
+        # A fact that was announced twice can stand twice in one batch.
+        once: dict[UUID, Posting] = {}
+        for posting in batch:
+            once.setdefault(posting.id, posting)
         taken = await self.postings.take(
-            batch,
+            list(once.values()),
             now=self.clock(),
             hold=self.breaker.state != "closed",
             lanes_held=self.lanes,
         )
-        self.metrics.taken(inserted=taken.inserted, duplicates=taken.duplicates)
+        repeated = len(batch) - len(once)
+        self.metrics.taken(inserted=taken.inserted, duplicates=taken.duplicates + repeated)
         self.announce.offer(taken.rows)
         await self.lanes.put(taken.attempts, ticket=ticket)
 
@@ -118,15 +123,17 @@ class Attempting:
         """Return for each attempt whether its account may go on."""
         started_at = self.clock()
         # A lease that would run out during the call belongs to the recovery job already.
-        latest = started_at + timedelta(seconds=self.call_seconds_max)
+        calls = 2 if any(attempt.ask_first for attempt in attempts) else 1
+        latest = started_at + timedelta(seconds=self.call_seconds_max * calls)
         held = [attempt for attempt in attempts if attempt.leased_until > latest]
         if len(held) < len(attempts) or not self.breaker.allow():
             answers: Sequence[Answer] = [NOT_SENT for _ in attempts]
         else:
-            answers = await self._answers(attempts)
-            self._learn(answers)
+            answers = await self._learning(attempts)
         settlements = self._settlements(attempts, answers, started_at)
         await self.settle.submit(settlements)
+        for settlement in settlements:
+            self._count(settlement)
         return [settlement.status not in UNSETTLED for settlement in settlements]
 
     async def _answers(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
@@ -156,14 +163,24 @@ class Attempting:
             known |= {posting.id: answer for posting, answer in zip(to_send, sent, strict=True)}
         return [known.get(attempt.posting.id, HELD_BACK) for attempt in attempts]
 
-    def _learn(self, answers: Sequence[Answer]) -> None:
-        """Let breaker and limit see one call as one: answered, or not."""
-        if any(answer.outcome in (Outcome.UNAVAILABLE, Outcome.LOST) for answer in answers):
-            self.breaker.failed()
-            self.limit.overloaded()
-        else:
-            self.breaker.succeeded()
-            self.limit.succeeded()
+    async def _learning(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """Let breaker and limit see one call as one: answered, or not.
+
+        A CIS that decided about any posting works: one closed account is not its failure.
+        """
+        works = False
+        try:
+            answers = await self._answers(attempts)
+            works = any(a.outcome not in (Outcome.UNAVAILABLE, Outcome.LOST) for a in answers)
+        finally:
+            # After a defect too: a probe that is never judged would keep the breaker open.
+            if works:
+                self.breaker.succeeded()
+                self.limit.succeeded()
+            else:
+                self.breaker.failed()
+                self.limit.overloaded()
+        return answers
 
     def _settlements(
         self, attempts: Sequence[Attempt], answers: Sequence[Answer], started_at: datetime
@@ -184,7 +201,6 @@ class Attempting:
                 states_deferral=states_deferral(attempt=attempt, decision=decision),
             )
             settlements.append(settlement)
-            self._count(settlement)
         return settlements
 
     def _pause(self, attempt: Attempt, answer: Answer) -> timedelta:

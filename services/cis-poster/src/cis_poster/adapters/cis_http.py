@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from cis_poster.domain import Answer, Outcome, Posting
+from cis_poster.domain import HELD_BACK, Answer, Outcome, Posting
 from cis_poster.usecases import PosterMetrics
 
 _CIS_OUTCOMES: Mapping[str, Outcome] = {
@@ -26,6 +26,9 @@ _CIS_OUTCOMES: Mapping[str, Outcome] = {
     "unavailable": Outcome.UNAVAILABLE,
     "not_attempted": Outcome.UNAVAILABLE,
 }
+
+
+_MALFORMED = Answer(outcome=Outcome.REFUSED, reason="malformed")
 
 
 class _CisAnswer(BaseModel):
@@ -77,18 +80,29 @@ class HttpCisGateway:
         bodies = [_body(posting) for posting in postings]
         if len(postings) == 1:
             return await self._call("post", "/v1/postings", bodies[0], postings, single=True)
-        return await self._call(
+        answers = await self._call(
             "post_many", "/v1/postings/batch", {"postings": bodies}, postings, single=False
         )
+        if all(answer == _MALFORMED for answer in answers):
+            return await self._post_halves(postings)
+        return answers
+
+    async def _post_halves(self, postings: Sequence[Posting]) -> Sequence[Answer]:
+        """Find the posting that spoils its call: refused as a whole, nothing of it was applied."""
+        middle = len(postings) // 2
+        first = await self.post(postings[:middle])
+        if any(answer.outcome in (Outcome.UNAVAILABLE, Outcome.LOST) for answer in first):
+            return [*first, *(HELD_BACK for _ in postings[middle:])]
+        return [*first, *await self.post(postings[middle:])]
 
     async def find(self, postings: Sequence[Posting]) -> Sequence[Answer]:
         body = {"keys": [str(posting.id) for posting in postings]}
         answers = await self._call("find", "/v1/postings/find", body, postings, single=False)
-        # Asking changes nothing: an unanswered question is only asked again.
+        # Asking changes nothing: a question without one of its two answers is only asked again.
         return [
-            Answer(outcome=Outcome.LOST, reason=answer.reason)
-            if answer.outcome in (Outcome.UNAVAILABLE, Outcome.LOST)
-            else answer
+            answer
+            if answer.outcome in (Outcome.EXISTS, Outcome.NOT_FOUND)
+            else Answer(outcome=Outcome.LOST, reason=answer.reason)
             for answer in answers
         ]
 
@@ -157,7 +171,7 @@ def _understood(
     if status in (401, 403, 404, 429):
         return _all(postings, Outcome.UNAVAILABLE, f"cis_http_{status}")
     if status == 400:
-        return _all(postings, Outcome.REFUSED, "malformed")
+        return [_MALFORMED for _ in postings]
     if status == 503:
         return _all(postings, Outcome.UNAVAILABLE, _reason(payload) or "cis_unavailable")
     if status >= 500:

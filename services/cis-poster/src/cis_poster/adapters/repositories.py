@@ -33,7 +33,11 @@ from shared.db.engine import transaction
 from shared.outbox.table import Outbox, OutboxRow
 
 _RECHECK = timedelta(seconds=1)
-"""When a posting that stands behind another one is looked at again."""
+"""When a posting that stands behind one in somebody's hands is looked at again, at the latest."""
+_SCAN = 500
+"""How many due postings are looked at, at least, to find some that may be sent."""
+_SCANS_MAX = 20
+"""How often to look on when all that was looked at stands behind others."""
 
 _POSTING_COLUMNS = (
     "id",
@@ -85,16 +89,24 @@ _SETTLE = update_rows(
 _FAILURE_COLUMNS = ("posting_id", "at", "outcome", "reason", "duration_ms")
 _INSERT_FAILURES = insert_rows(failed_attempts, _FAILURE_COLUMNS)
 
-# An account is blocked for new postings by whatever of it is unsettled and not in this process's
-# own lanes. Read after the insert: a concurrent taker's rows are visible by then.
+# An account is blocked for new postings by whatever of it is unsettled, unless the last of that
+# stands last in this process's own lane. Read after the insert: a concurrent taker's rows are
+# visible by then.
 _BLOCKERS = text(
     """
-    SELECT account_id, lease_owner IS NOT DISTINCT FROM :owner AND status = 'attempting' AS ours,
-           min(due_at) AS due_at
-    FROM cis_poster.postings
-    WHERE account_id = ANY(:accounts) AND status IN ('due', 'attempting', 'unknown')
-      AND id <> ALL(:inserted)
-    GROUP BY 1, 2
+    SELECT a.account_id, last.id AS last_id, first.due_at
+    FROM unnest(CAST(:accounts AS text[])) AS a(account_id)
+    CROSS JOIN LATERAL (
+        SELECT id FROM cis_poster.postings
+        WHERE account_id = a.account_id AND status IN ('due', 'attempting', 'unknown')
+          AND id <> ALL(:inserted)
+        ORDER BY seq DESC LIMIT 1
+    ) last
+    CROSS JOIN LATERAL (
+        SELECT due_at FROM cis_poster.postings
+        WHERE account_id = a.account_id AND status IN ('due', 'attempting', 'unknown')
+        ORDER BY seq LIMIT 1
+    ) first
     """
 )
 _BLOCK = text(
@@ -109,29 +121,40 @@ _HOLD = text(
     WHERE id = ANY(:ids)
     """
 )
+# What stands behind a posting that is not due comes due with it: looked at more often, a long
+# queue behind one account's trouble would be all that is ever looked at.
 _CLAIM = text(
     """
-    WITH candidates AS MATERIALIZED (
+    WITH looked_at AS MATERIALIZED (
         SELECT id, account_id, seq, status FROM cis_poster.postings
         WHERE status IN ('due', 'attempting', 'unknown') AND due_at <= :now
-        ORDER BY due_at, seq LIMIT :limit
+        ORDER BY due_at, seq LIMIT :scan
         FOR UPDATE SKIP LOCKED
-    ), decided AS (
-        SELECT c.id, c.status AS was, EXISTS (
-            SELECT 1 FROM cis_poster.postings e
-            WHERE e.account_id = c.account_id AND e.seq < c.seq
-              AND e.status IN ('due', 'attempting', 'unknown')
-              AND e.id NOT IN (SELECT id FROM candidates)
-        ) AS blocked
-        FROM candidates c
+    ), blockers AS MATERIALIZED (
+        SELECT a.account_id, b.seq, b.due_at
+        FROM (SELECT DISTINCT account_id FROM looked_at) a
+        CROSS JOIN LATERAL (
+            SELECT e.seq, CASE WHEN e.status = 'attempting' THEN least(e.due_at, :recheck_at)
+                               ELSE e.due_at END AS due_at
+            FROM cis_poster.postings e
+            WHERE e.account_id = a.account_id AND e.status IN ('due', 'attempting', 'unknown')
+              AND e.id NOT IN (SELECT id FROM looked_at)
+            ORDER BY e.seq LIMIT 1
+        ) b
+    ), decided AS MATERIALIZED (
+        SELECT l.id, l.seq, l.status AS was, b.due_at AS blocked_until
+        FROM looked_at l
+        LEFT JOIN blockers b ON b.account_id = l.account_id AND b.seq < l.seq
+    ), chosen AS MATERIALIZED (
+        SELECT id FROM decided WHERE blocked_until IS NULL ORDER BY seq LIMIT :limit
     )
     UPDATE cis_poster.postings p SET
-        status = CASE WHEN d.blocked THEN p.status ELSE 'attempting' END,
-        lease_owner = CASE WHEN d.blocked THEN p.lease_owner ELSE CAST(:owner AS uuid) END,
-        due_at = CASE WHEN d.blocked THEN CAST(:recheck_at AS timestamptz)
-                      ELSE CAST(:leased_until AS timestamptz) END
-    FROM decided d WHERE p.id = d.id
-    RETURNING p.*, d.was, d.blocked
+        status = CASE WHEN d.blocked_until IS NULL THEN 'attempting' ELSE p.status END,
+        lease_owner = CASE WHEN d.blocked_until IS NULL THEN :owner ELSE p.lease_owner END,
+        due_at = coalesce(greatest(d.blocked_until, p.due_at), :leased_until)
+    FROM decided d
+    WHERE p.id = d.id AND (d.blocked_until IS NOT NULL OR d.id IN (SELECT id FROM chosen))
+    RETURNING p.*, d.was, d.blocked_until IS NOT NULL AS blocked
     """
 )
 _RELEASE = text(
@@ -142,19 +165,31 @@ _RELEASE = text(
     WHERE id = ANY(:ids) AND status = 'attempting' AND lease_owner = :owner
     """
 )
-_WAKE = """
+_WAKE_PAID = text(
+    """
     UPDATE cis_poster.postings w
     SET status = 'due', due_at = :now, account_id = p.account_id
     FROM cis_poster.postings p
     WHERE p.id = w.payment_id AND p.status = 'posted' AND w.status = 'waiting'
-      AND w.payment_id = ANY({payments})
+      AND w.payment_id = ANY(:payments)
     """
-_WAKE_PAID = text(_WAKE.format(payments=":payments"))
-_WAKE_ANY = text(
-    _WAKE.format(
-        payments="ARRAY(SELECT payment_id FROM cis_poster.postings "
-        "WHERE status = 'waiting' LIMIT :limit)"
-    )
+)
+_WAKE_DECIDED = text(
+    """
+    UPDATE cis_poster.postings w SET
+        status = d.becomes, due_at = :now, account_id = d.account_id,
+        settled_at = CASE WHEN d.becomes = 'returned' THEN CAST(:now AS timestamptz) END
+    FROM (
+        SELECT e.id, coalesce(p.account_id, e.account_id) AS account_id,
+               CASE p.status WHEN 'posted' THEN 'due' ELSE 'returned' END AS becomes
+        FROM cis_poster.postings e
+        JOIN cis_poster.postings p ON p.id = e.payment_id
+        WHERE e.status = 'waiting' AND p.status IN ('posted', 'returned')
+        ORDER BY e.seq LIMIT :limit
+    ) d
+    WHERE w.id = d.id AND w.status = 'waiting'
+    RETURNING w.*
+    """
 )
 _BACKLOG = text(
     """
@@ -187,10 +222,15 @@ class SqlPostings:
         async with transaction(self._engine) as connection:
             inserted = await self._insert(connection, batch, now=now, hold=hold)
             new = [posting for posting in batch if posting.id in inserted]
-            free = [] if hold else [posting for posting in new if posting.account_id]
-            free = await self._without_blocked(connection, free, inserted, now, lanes_held)
+            free = [posting for posting in new if posting.account_id]
             free = await self._without_orphans(connection, free)
-            facts = [_account_missing(posting, now) for posting in new if not posting.account_id]
+            free = [] if hold else free
+            free = await self._without_blocked(connection, free, inserted, now, lanes_held)
+            facts = [
+                _account_missing(posting, now)
+                for posting in new
+                if posting.account_id is None and posting.kind is Kind.PAYMENT
+            ]
             known = [posting.id for posting in batch if posting.id not in inserted]
             records = _records(
                 [(fact, posting.traceparent) for fact, posting in facts]
@@ -209,18 +249,20 @@ class SqlPostings:
 
     async def claim_due(self, *, now: datetime, limit: int) -> Sequence[Attempt]:
         leased_until = now + self._lease
-        async with transaction(self._engine) as connection:
-            result = await connection.execute(
-                _CLAIM,
-                {
-                    "now": now,
-                    "limit": limit,
-                    "owner": self._owner,
-                    "leased_until": leased_until,
-                    "recheck_at": now + _RECHECK,
-                },
-            )
-            claimed = sorted((row for row in result if not row.blocked), key=lambda row: row.seq)
+        parameters = {
+            "now": now,
+            "limit": limit,
+            "scan": max(limit, _SCAN),
+            "owner": self._owner,
+            "leased_until": leased_until,
+            "recheck_at": now + _RECHECK,
+        }
+        for _ in range(_SCANS_MAX):
+            async with transaction(self._engine) as connection:
+                rows = (await connection.execute(_CLAIM, parameters)).all()
+            claimed = sorted((row for row in rows if not row.blocked), key=lambda row: row.seq)
+            if claimed or not rows:
+                break
         return [
             Attempt(
                 posting=_posting(row),
@@ -273,8 +315,14 @@ class SqlPostings:
 
     async def wake_waiting(self, *, now: datetime, limit: int) -> int:
         async with transaction(self._engine) as connection:
-            result = await connection.execute(_WAKE_ANY, {"now": now, "limit": limit})
-            return int(result.rowcount)
+            result = await connection.execute(_WAKE_DECIDED, {"now": now, "limit": limit})
+            decided = result.all()
+            # Nobody waits for these: the sweep announces them.
+            facts: list[tuple[Fact, str | None]] = [
+                (_returned(row), row.traceparent) for row in decided if row.status == "returned"
+            ]
+            await self._outbox.append(connection, _records(facts))
+            return len(decided)
 
     async def suspense(self, *, limit: int) -> Sequence[Suspended]:
         statement = (
@@ -325,20 +373,19 @@ class SqlPostings:
             row = await _locked_suspended(connection, posting_id)
             if row is None:
                 return None
-            # A reversal that waited for this payment has nothing to reverse any more.
-            closed = await connection.execute(
+            # A reversal that waits for a returned payment has nothing to reverse any more.
+            waits_for_it = (postings.c.payment_id == posting_id) & (
+                postings.c.status == Status.WAITING
+            )
+            result = await connection.execute(
                 update(postings)
-                .where(
-                    (postings.c.id == posting_id)
-                    | (
-                        (postings.c.payment_id == row.payment_id)
-                        & (postings.c.status == Status.WAITING)
-                    )
-                )
+                .where((postings.c.id == posting_id) | waits_for_it)
                 .values(status=Status.RETURNED, settled_at=now)
                 .returning(postings)
             )
-            await _audit(connection, row, "return", None, operator, note, now)
+            closed = result.all()
+            for each in closed:
+                await _audit(connection, each, "return", None, operator, note, now)
             facts: list[tuple[Fact, str | None]] = [
                 (_returned(each), each.traceparent) for each in closed
             ]
@@ -362,6 +409,9 @@ class SqlPostings:
     def _new_row(self, posting: Posting, *, now: datetime, hold: bool) -> Mapping[str, Any]:
         row: dict[str, Any] = {name: getattr(posting, name) for name in _POSTING_COLUMNS}
         row |= {"reason": None, "suspensions": 0, "taken_at": now, "settled_at": None}
+        if posting.account_id is None and posting.kind is not Kind.PAYMENT:
+            # It follows its payment to whichever account that is released to.
+            return row | {"status": Status.WAITING, "due_at": now, "lease_owner": None}
         if posting.account_id is None:
             return row | {
                 "status": Status.SUSPENDED,
@@ -394,13 +444,12 @@ class SqlPostings:
             {
                 "accounts": list({posting.account_id for posting in free}),
                 "inserted": list(inserted),
-                "owner": self._owner,
             },
         )
         blocked = {
             row.account_id: row.due_at
             for row in blockers
-            if not (row.ours and lanes_held.holds(row.account_id))
+            if (tail := lanes_held.tail(row.account_id)) is None or tail.posting.id != row.last_id
         }
         held = [posting for posting in free if posting.account_id in blocked]
         if held:
@@ -413,14 +462,14 @@ class SqlPostings:
     async def _without_orphans(
         self, connection: AsyncConnection, free: list[Posting]
     ) -> list[Posting]:
-        """Hold back reversals whose payment is neither on the ledger nor on its way there."""
+        """Hold back reversals whose payment is not on the ledger: it may yet be refused."""
         reversals = [posting for posting in free if posting.kind is not Kind.PAYMENT]
         if not reversals:
             return free
         found = await connection.execute(
             select(postings.c.id, postings.c.account_id).where(
                 postings.c.id == func.any(bindparam("payments")),
-                postings.c.status.in_([Status.POSTED, *UNSETTLED]),
+                postings.c.status == Status.POSTED,
             ),
             {"payments": [posting.payment_id for posting in reversals]},
         )
