@@ -297,8 +297,8 @@ def merged(*, into: Payment, other: Payment) -> Payment:
         book=replace(
             book,
             refunded=_latest(book.refunded, found.refunded),
-            refunds_failed={**found.refunds_failed, **book.refunds_failed},
-            disputes={**found.disputes, **book.disputes},
+            refunds_failed=_united(book.refunds_failed, found.refunds_failed, by=_earliest),
+            disputes=_united(book.disputes, found.disputes, by=_disputed),
             declines=tuple(dict.fromkeys((*book.declines, *found.declines))),
         ),
     )
@@ -330,14 +330,12 @@ def _submitted(payment: Payment, observation: Observation) -> Change:
 
 
 def _pending(payment: Payment, observation: Observation) -> Change:
-    if not _may(payment, PaymentStatus.PENDING):
-        return Change(payment=payment)
-    return Change(
-        payment=_with_amount(
-            replace(payment, status=PaymentStatus.PENDING, pending_at=observation.at), observation
-        ),
-        became_pending=True,
-    )
+    heard = replace(payment, pending_at=_later(payment.pending_at, observation.at))
+    is_over = payment.failed_at is not None and observation.at <= payment.failed_at
+    if not _may(payment, PaymentStatus.PENDING) or is_over:
+        return Change(payment=heard)
+    pending = _with_amount(replace(heard, status=PaymentStatus.PENDING), observation)
+    return Change(payment=_not_returned(pending, at=observation.at), became_pending=True)
 
 
 def _captured(payment: Payment, observation: Observation) -> Change:
@@ -352,13 +350,13 @@ def _captured(payment: Payment, observation: Observation) -> Change:
                 "heard_currency": observation.currency,
             }
             conflicts.append(Conflict(kind="payment_amount", detail=detail))
-        status = PaymentStatus.CAPTURED if payment.book.returned is None else payment.status
-        return Change(
-            payment=replace(
-                payment, status=status, captured_at=payment.captured_at or observation.at
-            ),
-            conflicts=conflicts,
+        captured = replace(
+            payment,
+            status=PaymentStatus.CAPTURED,
+            captured_at=payment.captured_at or observation.at,
         )
+        # What the bank sent back was an earlier attempt: the money has been taken after all.
+        return Change(payment=_not_returned(captured, at=observation.at), conflicts=conflicts)
     return Change(
         payment=_with_amount(
             replace(payment, status=PaymentStatus.CAPTURED, captured_at=observation.at),
@@ -384,12 +382,19 @@ def _failed(
     if not _may(payment, PaymentStatus.FAILED) and payment.status is not PaymentStatus.FAILED:
         # An attempt that was declined before the one that succeeded: nobody is to be told.
         return Change(payment=payment)
+    if payment.pending_at is not None and observation.at < payment.pending_at:
+        # Nor of one that was declined before the one that is under way.
+        return Change(payment=payment)
     failed = replace(
-        _with_amount(payment, observation), status=PaymentStatus.FAILED, failed_at=observation.at
+        _with_amount(payment, observation),
+        status=PaymentStatus.FAILED,
+        failed_at=_later(payment.failed_at, observation.at),
     )
     if payment.book.credited:
         # Posted at submission, and the bank has sent it back.
-        claim = Claim(payment.amount_cents or 0, observation.at, None, observation.code)
+        claim = Claim(
+            payment.amount_cents or 0, failed.failed_at or observation.at, None, observation.code
+        )
         return Change(payment=replace(failed, book=replace(failed.book, returned=claim)))
     attempt = observation.part or observation.references[0]
     if observation.heard is Heard.CANCELLED or attempt in failed.book.declines:
@@ -415,16 +420,14 @@ def _entered(book: Book, observation: Observation) -> Book:
         case Heard.REFUNDED:
             return replace(book, refunded=_latest(book.refunded, claim))
         case Heard.REFUND_FAILED:
-            return replace(book, refunds_failed={**book.refunds_failed, part: claim})
+            failed = _united(book.refunds_failed, {part: claim}, by=_earliest)
+            return replace(book, refunds_failed=failed)
         case Heard.FUNDS_WITHDRAWN:
-            undone_at = book.disputes[part].undone_at if part in book.disputes else None
-            claim = replace(claim, undone_at=undone_at)
-            return replace(book, disputes={**book.disputes, part: claim})
+            return replace(book, disputes=_united(book.disputes, {part: claim}, by=_disputed))
         case Heard.FUNDS_REINSTATED:
             # What came back before it was heard to go: it went at the same instant at the latest.
-            withdrawn = book.disputes.get(part, claim)
-            undone = replace(withdrawn, undone_at=observation.at)
-            return replace(book, disputes={**book.disputes, part: undone})
+            claim = replace(book.disputes.get(part, claim), undone_at=observation.at)
+            return replace(book, disputes=_united(book.disputes, {part: claim}, by=_disputed))
         case _:
             return book
 
@@ -434,6 +437,40 @@ def _latest(held: Claim | None, heard: Claim | None) -> Claim | None:
         return held or heard
     # Within one second of the processor's clock the larger total is the later one.
     return max(held, heard, key=lambda claim: (claim.since, claim.cents))
+
+
+def _earliest(held: Claim, heard: Claim) -> Claim:
+    """Return which says first that a refund failed: several events say so, at several times."""
+    return min(held, heard, key=lambda claim: (claim.since, claim.cents))
+
+
+def _disputed(held: Claim, heard: Claim) -> Claim:
+    """Return the later withdrawal of a dispute, with the later instant of its coming back."""
+    latest = max(held, heard, key=lambda claim: (claim.since, claim.cents))
+    return replace(latest, undone_at=_later(held.undone_at, heard.undone_at))
+
+
+def _united(
+    held: Mapping[str, Claim],
+    heard: Mapping[str, Claim],
+    *,
+    by: Callable[[Claim, Claim], Claim],
+) -> dict[str, Claim]:
+    both = {part: by(held[part], claim) for part, claim in heard.items() if part in held}
+    return {**held, **heard, **both}
+
+
+def _later(held: datetime | None, heard: datetime | None) -> datetime | None:
+    return max(held, heard) if held and heard else held or heard
+
+
+def _not_returned(payment: Payment, *, at: datetime) -> Payment:
+    """Undo what the bank had sent back, where it had: the same payment was made once more."""
+    returned = payment.book.returned
+    if returned is None:
+        return payment
+    undone = replace(returned, undone_at=_later(returned.since, at))
+    return replace(payment, book=replace(payment.book, returned=undone))
 
 
 def _targets(book: Book) -> dict[str, tuple[int, str, str | None]]:
