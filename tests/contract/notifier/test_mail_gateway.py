@@ -1,14 +1,18 @@
 """What every `MailGateway` does: held to it are the fake, and SMTP with and without PIPELINING."""
 
+import asyncio
 import smtplib
+import ssl
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.contract.notifier.smtp_world import SmtpWorld
+from tests.contract.notifier.smtp_world import NoMetrics, SmtpWorld
 from tests.unit.notifier.fakes import NOON, InMemoryMailGateway, a_contact, a_notification
 from tests.unit.notifier.test_composer import SENDER
 
 from notifier.adapters.composer import TemplateComposer
+from notifier.adapters.smtp import SmtpMailGateway
+from notifier.adapters.smtp_session import SmtpServer
 from notifier.domain import Answer, Outcome
 from notifier.ports import MailMessage
 
@@ -30,13 +34,6 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[FakeWorld | Smt
         if request.param == "fake"
         else SmtpWorld(pipelining=request.param == "smtp with pipelining")
     )
-    yield world
-    await world.close()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[SmtpWorld]:
-    world = SmtpWorld(pipelining=True)
     yield world
     await world.close()
 
@@ -199,10 +196,61 @@ class TestSmtpUnderTls:
         await world.close()
 
     async def test_sends_nothing_to_a_server_that_it_cannot_verify(self):
-        import ssl
-
         world = SmtpWorld(pipelining=True, security="tls")
         object.__setattr__(world.gateway._server, "tls", ssl.create_default_context())
         [answer] = await world.gateway.send(messages(1))
         assert answer == Answer(outcome=Outcome.UNAVAILABLE, reason="tls_failed")
         await world.close()
+
+
+class TestSmtpAgainstOddServers:
+    @pytest.mark.parametrize(
+        ("said", "answers"),
+        [
+            # A server that goes ahead without a recipient is given nothing (RFC 2920, 3.1).
+            (
+                [b"250 ok", b"550 5.1.1 no", b"354 go", b"554 none", b"250 ok"],
+                [Answer(outcome=Outcome.REFUSED, reason="smtp_550_5.1.1")],
+            ),
+            (
+                [b"421 4.3.2 Shutting down"],
+                [Answer(outcome=Outcome.UNAVAILABLE, reason="smtp_421_4.3.2")],
+            ),
+            (
+                [b"530 5.7.0 Authenticate first", b"503 no", b"503 no"],
+                [Answer(outcome=Outcome.UNAVAILABLE, reason="smtp_530_5.7.0")],
+            ),
+            (
+                [b"250 ok", b"250 ok", b"250 what?"],
+                [Answer(outcome=Outcome.UNAVAILABLE, reason="no_smtp")],
+            ),
+            ([b"HTTP/1.1 400"], [Answer(outcome=Outcome.UNAVAILABLE, reason="no_smtp")]),
+        ],
+    )
+    async def test_makes_of_what_is_said(self, said, answers):
+        heard: list[bytes] = []
+        hello = [b"250-odd\r\n250 PIPELINING", *said]
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"220 odd\r\n")
+            for line in hello:
+                heard.append(await reader.readline())
+                writer.write(line + b"\r\n")
+            heard.append(await reader.read())
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        gateway = SmtpMailGateway(
+            server=SmtpServer(
+                host="127.0.0.1",
+                port=server.sockets[0].getsockname()[1],
+                security="plain",
+                sender="payments@springfield.example",
+            ),
+            metrics=NoMetrics(),
+            call_seconds_max=4.0,
+        )
+        assert await gateway.send([a_message()]) == answers
+        assert not any(b"Subject" in line for line in heard)
+        await gateway.close()
+        server.close()

@@ -2,14 +2,17 @@ import email
 import email.policy
 import time
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from email.message import EmailMessage
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
+from babel import Locale
+from babel.numbers import format_currency
 from tests.unit.notifier.fakes import NOON, a_contact, a_notification
 
-from notifier.adapters.composer import LOCALES, Sender, TemplateComposer
+from notifier.adapters.composer import LOCALES, Sender, TemplateComposer, _amount_writer
 from notifier.domain import Kind, Notification, notification_id
 
 PAYMENT = UUID("0198c5b1-0000-7000-8000-000000000001")
@@ -258,6 +261,17 @@ class TestCost:
 
 
 class TestAmounts:
+    @pytest.mark.parametrize(
+        "locale", ["en_US", "es_US", "es_ES", "es_MX", "de_CH", "en_IN", "hi_IN"]
+    )
+    @pytest.mark.parametrize("currency", ["USD", "EUR", "JPY", "KWD"])
+    def test_are_written_as_babel_writes_them(self, locale, currency):
+        write = _amount_writer(Locale.parse(locale), currency)
+        scale = {"JPY": 0, "KWD": 3}.get(currency, 2)
+        for cents in (0, 7, 100, 12_345, 123_456, 9_999_999, 12_345_678_901):
+            amount = Decimal(cents).scaleb(-scale)
+            assert write(cents) == format_currency(amount, currency, locale=locale)
+
     @pytest.mark.parametrize(
         ("cents", "currency", "text"),
         [

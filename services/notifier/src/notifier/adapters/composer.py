@@ -7,7 +7,7 @@ through `_header` or is made by this module, and every body through quoted-print
 
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -200,6 +200,7 @@ class _Words:
         self._locale = locale
         self._babel = BabelLocale(locale, territory=sender.territory)
         self._time_zone = sender.time_zone
+        self._amounts: dict[str, Callable[[int], str]] = {}
         # Of these few differ from one mail to the next of the same minute.
         self._date = lru_cache(maxsize=512)(self._format_date)
         self._minute = lru_cache(maxsize=2048)(self._format_minute)
@@ -225,8 +226,10 @@ class _Words:
         return values
 
     def _amount(self, cents: int, currency: str) -> str:
-        scaled = Decimal(cents).scaleb(-_precision(currency))
-        return str(format_currency(scaled, currency, locale=self._babel))
+        write = self._amounts.get(currency)
+        if write is None:
+            write = self._amounts[currency] = _amount_writer(self._babel, currency)
+        return write(cents)
 
     def _format_date(self, day: date) -> str:
         return str(format_date(day, "long", locale=self._babel))
@@ -243,9 +246,32 @@ class _Words:
         return str(format_timedelta(span, threshold=1.5, locale=self._babel))
 
 
-@lru_cache(maxsize=64)
-def _precision(currency: str) -> int:
-    return get_currency_precision(currency)
+def _amount_writer(locale: BabelLocale, currency: str) -> Callable[[int], str]:
+    """Return what writes an amount of minor units as the locale does.
+
+    Babel takes 13 µs an amount. What it would write is learnt from one amount and tried on
+    several; where a locale writes amounts in another way, Babel itself is returned.
+    """
+    precision = get_currency_precision(currency)
+
+    def by_babel(cents: int) -> str:
+        return str(format_currency(Decimal(cents).scaleb(-precision), currency, locale=locale))
+
+    minor = "987"[:precision]
+    pattern = rf"(\D*)1(?P<group>\D*)234(?P=group)567(\D*){minor}(\D*)"
+    learnt = re.fullmatch(pattern, by_babel(int(f"1234567{minor}")))
+    if learnt is None:
+        return by_babel
+    before, group, point, after = learnt.groups()
+
+    def by_hand(cents: int) -> str:
+        whole, rest = divmod(cents, 10**precision)
+        minor = f"{point}{rest:0{precision}d}" if precision else point
+        grouped = f"{whole:,}".replace(",", group)
+        return f"{before}{grouped}{minor}{after}"
+
+    tried = (0, 1, 99, 100, 99_999, 123_456, 1_234_567, 100_000_000)
+    return by_hand if all(by_hand(each) == by_babel(each) for each in tried) else by_babel
 
 
 @lru_cache(maxsize=4)

@@ -207,14 +207,16 @@ class SmtpSession:
         self, commands: Sequence[bytes], pipelining: bool, is_written: bool
     ) -> list[_Reply]:
         """Return the replies to the commands; one by one, up to the first refusal, if need be."""
-        if pipelining:
-            if not is_written:
-                self._writer.writelines(commands)
-            return [await self._reply() for _ in commands]
+        if pipelining and not is_written:
+            self._writer.writelines(commands)
         replies: list[_Reply] = []
         for command in commands:
-            replies.append(await self._command(command))
-            if replies[-1].code >= 400:
+            reply = await (self._reply() if pipelining else self._command(command))
+            if reply.code == _SHUTTING_DOWN:
+                # Nothing more will be said, not even to what is written already.
+                raise ConnectionLostError(reply.reason)
+            replies.append(reply)
+            if reply.code >= 400 and not pipelining:
                 break
         return replies
 
