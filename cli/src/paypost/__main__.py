@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import typer
 
+from paypost.commands.cis import cis_app
+from paypost.commands.dead import dead_app
+from paypost.commands.mail import mail_app
 from paypost.commands.stack import down, status, up
+from paypost.commands.suspense import suspense_app
 from paypost.commands.terminal import known_errors
 from paypost.commands.trace import trace
 from paypost.commands.trigger import trigger_app
@@ -27,6 +31,10 @@ def build_app() -> typer.Typer:
     app.add_typer(trigger_app, name="trigger")
     app.command()(trace)
     app.command("verify")(verify_command)
+    app.add_typer(suspense_app, name="suspense")
+    app.add_typer(dead_app, name="dead")
+    app.add_typer(mail_app, name="mail")
+    app.add_typer(cis_app, name="cis")
     return app
 
 
