@@ -22,9 +22,12 @@ _CIS_OUTCOMES: Mapping[str, Outcome] = {
     "exists": Outcome.EXISTS,
     "conflict": Outcome.CONFLICT,
     "refused": Outcome.REFUSED,
-    "not_found": Outcome.NOT_FOUND,
     "unavailable": Outcome.UNAVAILABLE,
     "not_attempted": Outcome.UNAVAILABLE,
+}
+_CIS_FINDINGS: Mapping[str, Outcome] = {
+    "exists": Outcome.EXISTS,
+    "not_found": Outcome.NOT_FOUND,
 }
 
 
@@ -122,7 +125,13 @@ class HttpCisGateway:
                 timeout=self._timeout,
             ) as response:
                 payload = await response.read()
-                answers = _understood(response.status, payload, postings, single=single)
+                answers = _understood(
+                    response.status,
+                    payload,
+                    postings,
+                    single=single,
+                    outcomes=_CIS_FINDINGS if operation == "find" else _CIS_OUTCOMES,
+                )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             answers = _all(postings, Outcome.UNAVAILABLE, "cis_unreachable")
         except TimeoutError:
@@ -165,7 +174,12 @@ def _body(posting: Posting) -> dict[str, Any]:
 
 
 def _understood(
-    status: int, payload: bytes, postings: Sequence[Posting], *, single: bool
+    status: int,
+    payload: bytes,
+    postings: Sequence[Posting],
+    *,
+    single: bool,
+    outcomes: Mapping[str, Outcome],
 ) -> Sequence[Answer]:
     """Return what an HTTP answer says; what cannot be understood may have taken effect."""
     if status in (401, 403, 404, 429):
@@ -186,13 +200,14 @@ def _understood(
         return _all(postings, Outcome.LOST, "cis_answer_not_understood")
     if [answer.key for answer in found] != [posting.id for posting in postings]:
         return _all(postings, Outcome.LOST, "cis_answer_for_other_keys")
-    return [_answer(answer) for answer in found]
+    return [_answer(answer, outcomes) for answer in found]
 
 
-def _answer(answer: _CisAnswer) -> Answer:
-    outcome = _CIS_OUTCOMES.get(answer.outcome, Outcome.LOST)
+def _answer(answer: _CisAnswer, outcomes: Mapping[str, Outcome]) -> Answer:
+    outcome = outcomes.get(answer.outcome)
     on_ledger = outcome in (Outcome.APPLIED, Outcome.EXISTS)
-    if on_ledger and (answer.cis_reference is None or answer.balance_cents is None):
+    is_complete = answer.cis_reference is not None and answer.balance_cents is not None
+    if outcome is None or (on_ledger and not is_complete):
         return Answer(outcome=Outcome.LOST, reason="cis_answer_not_understood")
     return Answer(
         outcome=outcome,
