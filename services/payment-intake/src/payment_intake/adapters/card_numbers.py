@@ -1,18 +1,23 @@
 """Finds and masks card numbers before anything is kept, logged or published.
 
-A card number here is a run of 13 to 19 digits, spaces or dashes between them allowed, that
-begins as an issuer's numbers begin (ISO/IEC 7812) and passes the Luhn check. The sender's own
-references are exempt: some processors number payments with digits alone.
+A card number here is 13 to 19 digits, in one piece or in groups with a space or a dash between,
+that begin as an issuer's numbers begin (ISO/IEC 7812) and pass the Luhn check; other groups may
+stand beside it, as expiry dates do. The sender's own references are exempt: some processors
+number payments with digits alone.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
-_CANDIDATE = re.compile(rb"(?<![0-9A-Za-z_])(?:[0-9][ -]?){12,18}[0-9](?![0-9A-Za-z_])")
-_CANDIDATE_TEXT = re.compile(r"(?<![0-9A-Za-z_])(?:[0-9][ -]?){12,18}[0-9](?![0-9A-Za-z_])")
-_ISSUERS = re.compile(r"^(?:4|5[1-5]|2[2-7]|3[47]|3[068]|35|6(?:011|4[4-9]|5)|62|50|5[6-9]|6[37])")
+_DIGITS_MIN, _DIGITS_MAX = 13, 19
+_MANY_DIGITS = re.compile(rb"[0-9](?:[ -]?[0-9]){12}")
+"""Rare in a body without any card number, and cheap to look for: it begins with no look-behind."""
+_RUN = re.compile(r"(?<![0-9A-Za-z_])[0-9]+(?:[ -][0-9]+)*(?![0-9A-Za-z_])")
+_GROUP = re.compile(r"[0-9]+")
+_ISSUERS = re.compile(r"^(?:4|5[1-5]|2[2-7]|3[47]|3[0689]|35|6(?:011|4[4-9]|5)|62|50|5[6-9]|6[37])")
 _EXEMPT = frozenset(
     {
         "id",
@@ -33,14 +38,14 @@ def masked(body: bytes) -> tuple[bytes, int]:
 
     A body without any is returned as it is, byte for byte. One that is not JSON is masked as text.
     """
-    if not any(_is_card_number(match.group().decode()) for match in _CANDIDATE.finditer(body)):
+    # An escape may stand for a digit, or before one.
+    if b"\\" not in body and not _MANY_DIGITS.search(body):
         return body, 0
     try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        cleaned, count = _masked_value(orjson.loads(body))
+    except (orjson.JSONDecodeError, RecursionError):
         text, count = _masked_text(body.decode(errors="replace"))
-        return text.encode(), count
-    cleaned, count = _masked_value(document)
+        return (text.encode(), count) if count else (body, 0)
     return (orjson.dumps(cleaned), count) if count else (body, 0)
 
 
@@ -55,6 +60,9 @@ def _masked_value(value: Any, name: str = "") -> tuple[Any, int]:
             return _masked_text(value)
         case int() if name not in _EXEMPT and _is_card_number(str(value)):
             return _mask(str(value)), 1
+        case float() if value.is_integer():
+            cleaned, count = _masked_value(int(value), name)
+            return (cleaned, count) if count else (value, 0)
         case _:
             return value, 0
 
@@ -69,16 +77,29 @@ def _masked_items(document: dict[str, Any]) -> tuple[dict[str, Any], int]:
 
 
 def _masked_text(text: str) -> tuple[str, int]:
-    count = 0
+    pieces, count, done = [], 0, 0
+    for run in _RUN.finditer(text):
+        for start, end in _card_numbers(
+            text, [g.span() for g in _GROUP.finditer(text, *run.span())]
+        ):
+            pieces += [text[done:start], _mask(text[start:end])]
+            count, done = count + 1, end
+    return "".join((*pieces, text[done:])), count
 
-    def replace(match: re.Match[str]) -> str:
-        nonlocal count
-        if not _is_card_number(match.group()):
-            return match.group()
-        count += 1
-        return _mask(match.group())
 
-    return _CANDIDATE_TEXT.sub(replace, text), count
+def _card_numbers(text: str, groups: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Yield where card numbers stand among adjacent groups of digits: the longest first."""
+    first = 0
+    while first < len(groups):
+        digits, last, found = 0, first, None
+        while last < len(groups) and digits <= _DIGITS_MAX:
+            digits += groups[last][1] - groups[last][0]
+            last += 1
+            if _is_card_number(text[groups[first][0] : groups[last - 1][1]]):
+                found = last
+        if found is not None:
+            yield groups[first][0], groups[found - 1][1]
+        first = found or first + 1
 
 
 def _mask(number: str) -> str:
@@ -89,7 +110,11 @@ def _mask(number: str) -> str:
 
 def _is_card_number(text: str) -> bool:
     digits = re.sub(r"\D", "", text)
-    return 13 <= len(digits) <= 19 and bool(_ISSUERS.match(digits)) and _passes_luhn(digits)
+    return (
+        _DIGITS_MIN <= len(digits) <= _DIGITS_MAX
+        and bool(_ISSUERS.match(digits))
+        and _passes_luhn(digits)
+    )
 
 
 _DOUBLED: tuple[int, ...] = (0, 2, 4, 6, 8, 1, 3, 5, 7, 9)
