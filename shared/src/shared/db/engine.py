@@ -64,8 +64,10 @@ def build_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
-        # A session killed on the server is noticed before a unit of work starts on it.
-        pool_pre_ping=True,
+        # A session killed on the server is noticed by the first statement on it, which discards
+        # all sessions of its age; every unit of work is done again on that error. Asking each
+        # session before its use instead costs a round trip a transaction (6 % of intake's CPU).
+        pool_pre_ping=False,
         pool_recycle=1800,
         connect_args=connect_args,
     )

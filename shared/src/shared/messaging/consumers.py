@@ -28,6 +28,8 @@ def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
         graceful_timeout=settings.drain_seconds,
         security=_security(settings),
         logger=None,
+        # Subscribers take the message as it is: nothing is to be injected or validated for them.
+        apply_types=False,
     )
 
 

@@ -104,8 +104,9 @@ async def parse_without_headers(
     return parsed
 
 
-async def decode_nothing(message: KafkaMessage) -> None:
-    """Leave decoding to the inbox, which does it record by record."""
+async def decode_nothing(message: KafkaMessage) -> KafkaMessage:
+    """Hand the message itself to the subscriber: the inbox decodes it record by record."""
+    return message
 
 
 class Inbox:

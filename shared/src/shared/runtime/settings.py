@@ -40,7 +40,7 @@ class ServiceSettings(BaseSettings):
     """`postgresql+asyncpg://…`, as this service's own role."""
     database_pool_size: int = Field(default=8, ge=2, le=100)
     database_tls_ca_file: Path | None = None
-    """Verify PostgreSQL's certificate against this authority; required in production."""
+    """Verify PostgreSQL's certificate against this authority; without it the URL decides."""
 
     kafka_bootstrap_servers: str
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
