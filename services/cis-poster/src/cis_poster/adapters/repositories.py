@@ -151,7 +151,8 @@ _CLAIM = text(
     UPDATE cis_poster.postings p SET
         status = CASE WHEN d.blocked_until IS NULL THEN 'attempting' ELSE p.status END,
         lease_owner = CASE WHEN d.blocked_until IS NULL THEN :owner ELSE p.lease_owner END,
-        due_at = coalesce(greatest(d.blocked_until, p.due_at), :leased_until)
+        due_at = CASE WHEN d.blocked_until IS NULL THEN :leased_until
+                      ELSE greatest(d.blocked_until, p.due_at) END
     FROM decided d
     WHERE p.id = d.id AND (d.blocked_until IS NOT NULL OR d.id IN (SELECT id FROM chosen))
     RETURNING p.*, d.was, d.blocked_until IS NOT NULL AS blocked
