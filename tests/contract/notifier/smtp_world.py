@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import socket
 import ssl
 import threading
 from collections.abc import Coroutine
@@ -101,7 +102,12 @@ class SmtpWorld:
         self._thread.start()
         self._transports: set[asyncio.BaseTransport] = set()
         self._server: asyncio.Server | None = None
-        self.port = 0
+        # Held for as long as the world lasts: while the server is down, a client that tries to
+        # reach it could else be given this very port as its own.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = self._place.getsockname()[1]
         self.come_back()
         tls = ssl.create_default_context(cafile=str(CERTIFICATE))
         self.gateway = SmtpMailGateway(
@@ -151,6 +157,7 @@ class SmtpWorld:
         self.go_down()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        self._place.close()
 
     async def _open(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -160,8 +167,8 @@ class SmtpWorld:
             "127.0.0.1",
             self.port,
             ssl=context if self._security == "tls" else None,
+            reuse_address=True,
         )
-        self.port = self._server.sockets[0].getsockname()[1]
 
     def _protocol(self, context: ssl.SSLContext) -> SMTP:
         transports = self._transports
