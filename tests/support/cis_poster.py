@@ -40,6 +40,7 @@ from shared.work.backoff import Backoff
 from shared.work.batcher import MicroBatcher
 from shared.work.lanes import Lanes
 from shared.work.limit import AdaptiveLimit, Breaker
+from shared.work.patience import patiently
 
 NOON = datetime(2026, 3, 5, 18, 0, 0, tzinfo=UTC)
 SUSPENSE = (Status.SUSPENDED, Status.CONFLICTED)
@@ -626,5 +627,6 @@ class Poster:
 
     async def _settle(self, waiting: Sequence[Sequence[Settlement]]) -> Sequence[None]:
         batch = [settlement for settlements in waiting for settlement in settlements]
-        self.announced.offer(await self.postings.settle(batch))
+        rows = await patiently(lambda: self.postings.settle(batch), patience_seconds=20)
+        self.announced.offer(rows)
         return [None for _ in waiting]

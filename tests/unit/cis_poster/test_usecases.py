@@ -307,7 +307,7 @@ class TestAttempting:
         posting = a_posting()
         gate = hold_calls(world.cis)
         await world.poster.post_payments([posting])
-        world.store.raises.append(TransientError("the database is away"))
+        world.store.raises.append(ConnectionAbortedError("for longer than anybody waits"))
         gate.set()
         await world.poster.idle()
         assert world.statuses(posting) == [Status.ATTEMPTING]
