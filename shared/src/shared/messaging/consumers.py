@@ -1,11 +1,14 @@
 """The consumers of a service as one door: started when Kafka is there, watched while they run."""
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaBroker
+from faststream.kafka.subscriber.usecase import LogicSubscriber
 from faststream.security import BaseSecurity, SASLPlaintext, SASLScram256, SASLScram512
 
 from shared.clock import Clock
@@ -16,6 +19,8 @@ _log = structlog.get_logger(__name__)
 
 STUCK_SECONDS = 240.0
 """A batch that takes longer than the inbox's patience is stuck, and a restart is the cure."""
+STALLED_SECONDS = 60.0
+"""Records that have been fetched and not taken for so long are stalled: likewise."""
 
 
 def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
@@ -75,6 +80,7 @@ class Consumers:
         self._clock = clock
         self._starting: asyncio.Task[None] | None = None
         self._started = False
+        self._waiting_since: dict[str, tuple[int, datetime]] = {}
 
     async def start(self) -> None:
         self._starting = asyncio.create_task(self._start())
@@ -86,16 +92,37 @@ class Consumers:
         await self._broker.stop()
 
     async def check_live(self) -> str | None:
-        """Return what is wrong when a batch is stuck or a consume loop has died."""
-        busy_since = self._progress.busy_since
-        if busy_since and self._clock() - busy_since > timedelta(seconds=STUCK_SECONDS):
-            return f"a batch has been in hand since {busy_since.isoformat()}"
-        if self._started:
-            for subscriber in self._broker.subscribers:
-                tasks = getattr(subscriber, "tasks", [])
-                if tasks and all(task.done() for task in tasks):
-                    return "a consume loop has ended"
+        """Return what is wrong when consuming has stopped; Kafka being away is nothing wrong."""
+        now = self._clock()
+        busy = self._progress.oldest_busy()
+        if busy is not None and now - busy[1] > timedelta(seconds=STUCK_SECONDS):
+            return f"a batch of {busy[0]} has been in hand since {busy[1].isoformat()}"
+        if not self._started:
+            return None
+        for subscriber in self._subscribers():
+            if subscriber.tasks and all(task.done() for task in subscriber.tasks):
+                return f"the consume loop of {', '.join(subscriber.topic_names)} has ended"
+            for stream in subscriber.topic_names:
+                if await self._is_stalled(subscriber, stream, now):
+                    return f"records of {stream} wait and none is taken"
         return None
+
+    def _subscribers(self) -> Sequence[LogicSubscriber[Any]]:
+        return [each for each in self._broker.subscribers if isinstance(each, LogicSubscriber)]
+
+    async def _is_stalled(
+        self, subscriber: LogicSubscriber[Any], stream: str, now: datetime
+    ) -> bool:
+        """Whether records have been known to wait for too long without a batch being finished."""
+        finished = self._progress.finished(stream=stream)
+        since = self._waiting_since.get(stream)
+        if not await _has_waiting(subscriber):
+            self._waiting_since.pop(stream, None)
+            return False
+        if since is None or since[0] != finished:
+            self._waiting_since[stream] = (finished, now)
+            return False
+        return now - since[1] > timedelta(seconds=STALLED_SECONDS)
 
     async def check_ready(self) -> str | None:
         return None if self._started else "Kafka has not been reached yet"
@@ -111,3 +138,21 @@ class Consumers:
                 await self._broker.stop()
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, 5.0)
+
+
+async def _has_waiting(subscriber: LogicSubscriber[Any]) -> bool:
+    """Whether the broker is known to hold records beyond what was handed to the subscriber."""
+    consumer = subscriber.consumer
+    if consumer is None:
+        return False
+    for partition in consumer.assignment():
+        end = consumer.highwater(partition)
+        if end is None:
+            continue
+        try:
+            async with asyncio.timeout(1):
+                if await consumer.position(partition) < end:
+                    return True
+        except (KafkaError, TimeoutError):
+            continue
+    return False

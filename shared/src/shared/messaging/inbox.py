@@ -40,12 +40,27 @@ class InboxMetrics(Protocol):
     def dead_lettered(self, *, stream: str, reason: str) -> None: ...
 
 
-@dataclass(slots=True)
 class ConsumerProgress:
-    """When a consumer last finished a batch, and since when it works on one: for liveness."""
+    """Since when each stream's batch in hand is worked on: for liveness."""
 
-    busy_since: datetime | None = None
-    finished_at: datetime | None = None
+    def __init__(self) -> None:
+        self._busy_since: dict[str, datetime] = {}
+        self._finished: dict[str, int] = {}
+
+    def begun(self, *, stream: str, at: datetime) -> None:
+        self._busy_since[stream] = at
+
+    def ended(self, *, stream: str) -> None:
+        self._busy_since.pop(stream, None)
+        self._finished[stream] = self._finished.get(stream, 0) + 1
+
+    def oldest_busy(self) -> tuple[str, datetime] | None:
+        """Return the stream whose batch has been in hand longest, and since when."""
+        return min(self._busy_since.items(), key=lambda entry: entry[1], default=None)
+
+    def finished(self, *, stream: str) -> int:
+        """Return how many batches of a stream have been finished."""
+        return self._finished.get(stream, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,16 +150,16 @@ class Inbox:
             TransientError: what the handler needs stayed away past the patience; the batch is
                 not acknowledged and comes again.
         """
-        self.progress.busy_since = self._clock()
+        records: tuple[ConsumerRecord[Any, Any], ...] = message.raw_message
+        stream = records[0].topic
+        self.progress.begun(stream=stream, at=self._clock())
         try:
-            records: tuple[ConsumerRecord[Any, Any], ...] = message.raw_message
             readable = await self._read(records)
             if readable:
                 await self._handle(readable, handle)
-            self._metrics.consumed(stream=records[0].topic, count=len(records))
+            self._metrics.consumed(stream=stream, count=len(records))
         finally:
-            self.progress.busy_since = None
-            self.progress.finished_at = self._clock()
+            self.progress.ended(stream=stream)
 
     async def _read(
         self, records: Sequence[ConsumerRecord[Any, Any]]
