@@ -6,6 +6,7 @@ import typer
 
 from paypost.commands.cis import cis_app
 from paypost.commands.dead import dead_app
+from paypost.commands.demo import demo
 from paypost.commands.mail import mail_app
 from paypost.commands.stack import down, status, up
 from paypost.commands.suspense import suspense_app
@@ -28,6 +29,7 @@ def build_app() -> typer.Typer:
     app.command()(up)
     app.command()(down)
     app.command()(status)
+    app.command()(demo)
     app.add_typer(trigger_app, name="trigger")
     app.command()(trace)
     app.command("verify")(verify_command)

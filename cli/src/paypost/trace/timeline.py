@@ -15,6 +15,7 @@ from paypost.stack.state import StackState
 
 MAILS_READ_MAX = 20_000
 MAILS_IN_PAGE = 1_000
+WAIT_TOLD_SECONDS = 1.0
 
 _FIND = """
 SELECT id FROM payment_intake.payments WHERE id = $1
@@ -249,6 +250,9 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
         payment_id,
     )
     ids = [row["id"] for row in postings]
+    attempts = await connection.fetch(
+        "SELECT * FROM cis_poster.failed_attempts WHERE posting_id = ANY($1::uuid[])", ids
+    )
     for row in postings:
         moments.append(
             Moment(
@@ -270,7 +274,7 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
                     at=row["settled_at"],
                     where=where,
                     what=f"{row['kind']} {row['status']}",
-                    detail=outcome,
+                    detail=outcome + _waited(row, tried={each["posting_id"] for each in attempts}),
                     movement_id=row["id"],
                 )
             )
@@ -284,9 +288,6 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
                     movement_id=row["id"],
                 )
             )
-    attempts = await connection.fetch(
-        "SELECT * FROM cis_poster.failed_attempts WHERE posting_id = ANY($1::uuid[])", ids
-    )
     moments += [
         Moment(
             at=row["at"],
@@ -311,6 +312,19 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
         for row in audits
     ]
     return moments
+
+
+def _waited(row: Mapping[str, Any], *, tried: set[UUID]) -> str:
+    """Why it took longer than a call, as far as the poster's tables tell."""
+    seconds = (row["settled_at"] - row["taken_at"]).total_seconds()
+    if seconds < WAIT_TOLD_SECONDS:
+        return ""
+    if row["id"] in tried:
+        return f"; {seconds:.1f} s in hand, see its attempts"
+    return (
+        f"; held back unsent for {seconds:.1f} s: the CIS was known to be away, "
+        "or something before it on the account was open"
+    )
 
 
 async def _at_cis(state: StackState, keys: Sequence[UUID]) -> list[Moment]:

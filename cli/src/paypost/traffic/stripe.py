@@ -171,10 +171,33 @@ class StripeSender:
             UnknownScenarioError, ValueError: an order makes no sense; nothing was sent.
         """
         prepared = [self._processor.prepare(order) for order in orders]
-        outgoing = _Outgoing(
-            trains=(train for trains in prepared for train in trains),
-            on_payment=on_payment or (lambda _count: None),
+        return await self.send_trains(
+            (train for trains in prepared for train in trains),
+            disorder=disorder,
+            payments_per_second=payments_per_second,
+            later=later,
+            on_payment=on_payment,
         )
+
+    def prepare(self, order: Order) -> list[Train]:
+        """Make an order's payments, with their references, and send nothing yet.
+
+        Raises:
+            UnknownScenarioError, ValueError: the order makes no sense.
+        """
+        return list(self._processor.prepare(order))
+
+    async def send_trains(
+        self,
+        trains: Iterable[Train],
+        *,
+        disorder: Disorder | None = None,
+        payments_per_second: float | None = None,
+        later: bool = True,
+        on_payment: Callable[[int], None] | None = None,
+    ) -> Sent:
+        """Send prepared payments; see `send`."""
+        outgoing = _Outgoing(trains=trains, on_payment=on_payment or (lambda _count: None))
         started_at = datetime.now(UTC)
         started = time.perf_counter()
         deliveries = await self._processor.deliver(

@@ -1,0 +1,161 @@
+"""What must be true after the scenario: counts and sums worked out by hand, none of them computed.
+
+| what | payments | dollars |
+|---|---|---|
+| three times a hundred card payments of 45.00, 82.75 and 120.10 | 300 | 24,785.00 |
+| the unknown account (stays in suspense) | 1 | 60.00 |
+| the refund before its payment | 1 | 75.00 |
+| the ACH debit that settles | 1 | 150.00 |
+| the portal's, over Kafka 55.00 and over HTTP 65.00 | 2 | 120.00 |
+| the kiosk's, over Kafka 40.00 and over HTTP 35.00 | 2 | 75.00 |
+| **accepted** | **307** | **25,265.00** |
+| **on the ledger**: all but the unknown account's | **306** | **25,205.00** |
+
+Of the 306 postings, 6 are of the customer without an address: 300 confirmations are mailed.
+Stripe's events: 301 + 2 card payments of four each, five of the refunded one, four of each ACH
+debit: 1,225. Account D-001 owed 500.00, paid 45.00, 82.75 and 120.10 twice each, and had a payment
+of 75.00 refunded: it owes 4.30.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from paypost.demo.scenario import Played
+from paypost.remote import Remote
+from paypost.stack.state import StackState
+from paypost.verify.report import Report
+
+EXPECTED: Mapping[str, object] = {
+    "payments accepted": (307, "25265.00"),
+    "payments on the ledger": (306, "25205.00"),
+    "payments in the CIS's journal": (306, "25205.00"),
+    "payments confirmed to customers": (306, "25205.00"),
+    "reversals on the ledger": (1, "75.00"),
+    "reversals confirmed to customers": (1, "75.00"),
+    "declines told": (1, "90.00"),
+    "in suspense": {"suspended: account_unknown": 1},
+    "Stripe's events kept, each once": 1225,
+    "the portal's events kept": 5,
+    "Stripe's events not taken": 0,
+    "confirmations mailed": 300,
+    "confirmations without an address": 6,
+    "submitted, never paid": ("submitted", 0),
+    "account D-001 owes": "4.30",
+    "starts of the killed service": 2,
+    "still on its way": 0,
+    "lost, twice, invented": (0, 0, 0),
+    "every book agrees with every other": True,
+}
+"""By what is expected; the order is the order of printing."""
+
+AT_LEAST: Mapping[str, int] = {
+    "answers lost by the CIS and asked about": 1,
+    "customers told of the delay": 1,
+    "copies of events beyond the first": 30,
+}
+"""Where the exact number depends on the moment: the least that must be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One expectation and what was found."""
+
+    what: str
+    expected: str
+    found: str
+    holds: bool
+
+
+async def check(*, state: StackState, played: Played, report: Report) -> list[Check]:
+    """Hold what was found against what is expected."""
+    found = await _found(state, played, report)
+    exact = [
+        Check(
+            what=what,
+            expected=_text(expected),
+            found=_text(found[what]),
+            holds=found[what] == expected,
+        )
+        for what, expected in EXPECTED.items()
+    ]
+    least = [
+        Check(
+            what=what,
+            expected=f"{expected} or more",
+            found=_text(found[what]),
+            holds=int(found[what]) >= expected,
+        )
+        for what, expected in AT_LEAST.items()
+    ]
+    return exact + least
+
+
+async def _found(state: StackState, played: Played, report: Report) -> dict[str, Any]:
+    def book(name: str, kind: str) -> tuple[int, str]:
+        found = report.tally.sums.get((name, kind, "USD"))
+        return (0, "0.00") if found is None else (found.count, _dollars(found.cents))
+
+    notices = report.tally.notices
+    connection = await asyncpg.connect(state.superuser_dsn)
+    try:
+        kept = await connection.fetch(
+            "SELECT source, count(*) AS n FROM payment_intake.events GROUP BY source"
+        )
+        lost = await connection.fetchval(
+            "SELECT count(*) FROM cis_poster.failed_attempts WHERE outcome = 'lost'"
+        )
+        never = await connection.fetchrow(
+            "SELECT p.status, (SELECT count(*) FROM payment_intake.movements m"
+            " WHERE m.payment_id = p.id) AS movements"
+            " FROM payment_intake.payments p JOIN payment_intake.payment_references r"
+            " ON r.payment_id = p.id WHERE r.reference = 'pi_never_paid'"
+        )
+    finally:
+        await connection.close()
+    async with Remote(base_url=state.http_urls["cis"], bearer_key=state.secrets.cis_api_key) as cis:
+        owes = (await cis.get("/v1/accounts/D-001"))["balance_cents"]
+    events = {row["source"]: row["n"] for row in kept}
+    counts = report.as_json()
+    return {
+        "payments accepted": book("accepted", "payment"),
+        "payments on the ledger": book("ledger", "payment"),
+        "payments in the CIS's journal": book("journal", "payment"),
+        "payments confirmed to customers": book("told", "payment"),
+        "reversals on the ledger": book("ledger", "reversal"),
+        "reversals confirmed to customers": book("told", "reversal"),
+        "declines told": book("told", "decline"),
+        "in suspense": dict(report.tally.held),
+        "Stripe's events kept, each once": events.get("stripe", 0),
+        "the portal's events kept": events.get("portal", 0) + events.get("kiosk", 0),
+        "Stripe's events not taken": sum(sent.not_taken for sent in played.sent),
+        "confirmations mailed": notices["posted sent"],
+        "confirmations without an address": notices["posted skipped (no_address)"],
+        "submitted, never paid": (never["status"], never["movements"]) if never else None,
+        "account D-001 owes": _dollars(owes),
+        "starts of the killed service": played.restarts,
+        "still on its way": played.pending.total,
+        "lost, twice, invented": (counts["lost"], counts["twice"], counts["invented"]),
+        "every book agrees with every other": report.holds,
+        "answers lost by the CIS and asked about": lost,
+        "customers told of the delay": notices["delayed sent"],
+        "copies of events beyond the first": played.doubled,
+    }
+
+
+def _dollars(cents: int) -> str:
+    return f"{cents // 100}.{cents % 100:02d}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return " / ".join(str(each) for each in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {what}" for what, count in value.items()) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "NO"
+    return str(value)
