@@ -6,6 +6,7 @@ is another name for the same payment. Sources: Stripe's API reference, "Types of
 "ACH Direct Debit"; "Disputes". The shapes are those of ../shared/fixtures.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from shared.money import AMOUNT_CENTS_MAX
 PROCESSOR = "stripe"
 
 _ACCOUNT_LENGTH_MAX = 64
+_FEE = re.compile(r"[0-9]{1,12}")
 _FAILED_REFUND_STATUSES = frozenset({"failed", "canceled"})
 
 
@@ -125,9 +127,9 @@ class _Subject:
         if value in (None, ""):
             return 0
         field = f"data.object.metadata.{self.fields.fee}"
-        if not isinstance(value, str) or not (value.isascii() and value.isdigit()):
+        if not isinstance(value, str) or not _FEE.fullmatch(value):
             raise InvalidEventError(field=field, message="is not a whole number of minor units")
-        fee_cents = int(value[:12])
+        fee_cents = int(value)
         if fee_cents >= amount_cents:
             raise InvalidEventError(field=field, message="is not less than the charge")
         return fee_cents
@@ -234,7 +236,7 @@ def _charge_refunded(subject: _Subject) -> Observation:
 
 def _refund_updated(subject: _Subject) -> Observation | None:
     """Read a refund that did not reach the customer; its other changes move no money."""
-    if subject.value.get("status") not in _FAILED_REFUND_STATUSES:
+    if subject.text("status") not in _FAILED_REFUND_STATUSES:
         return None
     return Observation(
         processor=PROCESSOR,

@@ -1,0 +1,273 @@
+import random
+from copy import deepcopy
+from datetime import UTC, datetime
+from importlib import resources
+
+import orjson
+import pytest
+from tests.support.intake import FEE_CENTS, GROSS_CENTS, stripe_reader, stripe_train
+
+from payment_intake.adapters.readings import InvalidEventError
+from payment_intake.domain import Heard
+
+FOLDER = resources.files("paypost.simulators") / "fixtures" / "stripe"
+FIXTURES = {
+    each.name.removesuffix(".json"): orjson.loads(each.read_bytes())
+    for each in FOLDER.iterdir()
+    if each.name.endswith(".json")
+}
+
+
+def read(event):
+    return stripe_reader().read(orjson.dumps(event))
+
+
+def train(name: str, event_type: str, **options) -> dict:
+    events = stripe_train(name, **options)
+    return orjson.loads(next(each.body for each in events if each.type == event_type))
+
+
+def changed(event: dict, path: str, value: object) -> dict:
+    """A copy with the value at a dotted path replaced, or taken out when it is ...."""
+    copy = deepcopy(event)
+    *parents, last = path.split(".")
+    target = copy
+    for name in parents:
+        target = target[name]
+    if value is ...:
+        target.pop(last, None)
+    else:
+        target[last] = value
+    return copy
+
+
+SUCCEEDED = train("card", "payment_intent.succeeded")
+CHARGED = train("card", "charge.succeeded")
+REFUNDED = train("refund", "charge.refunded")
+WITHDRAWN = train("dispute", "charge.dispute.funds_withdrawn")
+
+
+SAYS_OF_MONEY = {
+    "charge.dispute.funds_reinstated": (Heard.FUNDS_REINSTATED, 25_000),
+    "charge.dispute.funds_withdrawn": (Heard.FUNDS_WITHDRAWN, 25_000),
+    "charge.failed": (Heard.FAILED, 2000),
+    "charge.refunded": (Heard.REFUNDED, 100),
+    "charge.succeeded": (Heard.CAPTURED, 2000),
+    "payment_intent.payment_failed": (Heard.FAILED, 2000),
+    "payment_intent.succeeded": (Heard.CAPTURED, 2000),
+}
+
+
+class TestEveryRealFixture:
+    @pytest.mark.parametrize("name", sorted(FIXTURES))
+    def test_is_read_for_what_it_is(self, name):
+        event = FIXTURES[name]
+        if name == "payment_intent.processing":
+            # It is in euros, which the city of these tests does not take.
+            with pytest.raises(InvalidEventError, match="currency"):
+                read(event)
+            event = changed(event, "data.object.currency", "usd")
+            expected = (Heard.PENDING, 900)
+        elif name == "payment_intent.canceled":
+            expected = (Heard.CANCELLED, event["data"]["object"]["amount"])
+        else:
+            expected = SAYS_OF_MONEY.get(name)
+        reading = read(event)
+        assert reading.event_type == event["type"]
+        found = reading.observation
+        assert (found and (found.heard, found.amount_cents)) == expected
+
+
+class TestStripeReader:
+    def test_reads_a_captured_payment(self):
+        found = read(SUCCEEDED).observation
+        assert found.processor == "stripe"
+        assert found.heard is Heard.CAPTURED
+        assert found.amount_cents == GROSS_CENTS
+        assert found.fee_cents == FEE_CENTS
+        assert found.account_id == "1002003"
+        assert found.bill_reference == "B-2026-03"
+        assert found.currency == "USD"
+        assert found.method == "card"
+        assert found.at == datetime.fromtimestamp(SUCCEEDED["created"], UTC)
+
+    @pytest.mark.parametrize("api_version", ["2020-08-27", "2024-06-20"])
+    def test_joins_a_charge_to_its_intent_by_both_names(self, api_version):
+        intent = read(train("card", "payment_intent.succeeded", api_version=api_version))
+        charge = read(train("card", "charge.succeeded", api_version=api_version))
+        assert set(intent.observation.references) == set(charge.observation.references)
+        assert len(intent.observation.references) == 2
+
+    def test_reads_the_oldest_form_which_says_only_what_was_asked_for(self):
+        found = read(changed(SUCCEEDED, "data.object.amount_received", ...)).observation
+        assert found.amount_cents == GROSS_CENTS
+
+    def test_says_nothing_of_an_authorisation(self):
+        assert read(changed(CHARGED, "data.object.captured", False)).observation is None
+
+    def test_says_nothing_of_a_type_that_it_does_not_know(self):
+        reading = read(changed(SUCCEEDED, "type", "radar.early_fraud_warning.created"))
+        assert reading.observation is None
+        assert reading.event_id == SUCCEEDED["id"]
+
+    def test_reads_a_refund_as_the_total_so_far(self):
+        found = read(REFUNDED).observation
+        assert (found.heard, found.amount_cents, found.fee_cents) == (
+            Heard.REFUNDED,
+            GROSS_CENTS,
+            0,
+        )
+
+    @pytest.mark.parametrize("event_type", ["charge.refund.updated", "refund.updated"])
+    @pytest.mark.parametrize("status", ["pending", "succeeded", "requires_action"])
+    def test_says_nothing_of_a_refund_that_is_on_its_way(self, event_type, status):
+        event = changed(FIXTURES["charge.refund.updated"], "data.object.status", status)
+        assert read(changed(event, "type", event_type)).observation is None
+
+    @pytest.mark.parametrize("status", ["failed", "canceled"])
+    def test_reads_a_refund_that_did_not_arrive(self, status):
+        event = changed(FIXTURES["charge.refund.updated"], "data.object.status", status)
+        found = read(event).observation
+        assert (found.heard, found.amount_cents) == (Heard.REFUND_FAILED, 100)
+        assert found.part == "re_000000000000000000000000"
+
+    def test_reads_the_banks_own_code_of_a_return(self):
+        found = read(train("ach_return", "payment_intent.payment_failed")).observation
+        assert (found.heard, found.code) == (Heard.FAILED, "R01")
+
+    def test_calls_both_events_of_one_decline_the_same_attempt(self):
+        of_intent = read(train("decline", "payment_intent.payment_failed")).observation
+        of_charge = read(train("decline", "charge.failed")).observation
+        assert of_intent.part == of_charge.part
+
+    @pytest.mark.parametrize(
+        "account", [None, 7, "", "   ", "with space", "tab\there", "é", "x" * 65, ...]
+    )
+    def test_accepts_a_payment_whose_account_is_none(self, account):
+        event = changed(SUCCEEDED, "data.object.metadata.account_number", account)
+        assert read(event).observation.account_id is None
+
+    def test_strips_an_account(self):
+        event = changed(SUCCEEDED, "data.object.metadata.account_number", " 1002003 ")
+        assert read(event).observation.account_id == "1002003"
+
+    @pytest.mark.parametrize("fee", ["", None, ..., "0", "000000"])
+    def test_takes_a_missing_fee_as_none(self, fee):
+        event = changed(SUCCEEDED, "data.object.metadata.convenience_fee_cents", fee)
+        assert read(event).observation.fee_cents == 0
+
+    @pytest.mark.parametrize(
+        "fee",
+        ["2.50", "-1", "1e2", "²", 250, True, str(GROSS_CENTS), "9" * 30, "0" * 14 + "250"],
+    )
+    def test_refuses_a_fee_that_is_none(self, fee):
+        event = changed(SUCCEEDED, "data.object.metadata.convenience_fee_cents", fee)
+        with pytest.raises(InvalidEventError) as caught:
+            read(event)
+        assert caught.value.field == "data.object.metadata.convenience_fee_cents"
+
+    @pytest.mark.parametrize(
+        "amount",
+        [0, -1, 12.5, 12.0, "12", True, None, [], {}, 100_000_001, 10**18],
+    )
+    def test_refuses_an_amount_that_is_none_and_names_the_field(self, amount):
+        with pytest.raises(InvalidEventError) as caught:
+            read(changed(SUCCEEDED, "data.object.amount_received", amount))
+        assert caught.value.field == "data.object.amount_received"
+
+    @pytest.mark.parametrize("currency", ["eur", "us", "", None, 840, "dollars", ...])
+    def test_refuses_a_currency_that_is_not_taken(self, currency):
+        with pytest.raises(InvalidEventError) as caught:
+            read(changed(SUCCEEDED, "data.object.currency", currency))
+        assert caught.value.field == "data.object.currency"
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            ("id", None),
+            ("id", ""),
+            ("id", "x" * 256),
+            ("id", "evt\x00"),
+            ("id", ...),
+            ("type", 7),
+            ("type", ...),
+            ("created", "now"),
+            ("created", 0),
+            ("created", -1),
+            ("created", 1.5),
+            ("created", 10**14),
+            ("created", ...),
+            ("data", None),
+            ("data", []),
+            ("data.object", "pi_1"),
+            ("data.object", ...),
+        ],
+    )
+    def test_names_what_is_wrong_with_an_event(self, path, value):
+        with pytest.raises(InvalidEventError) as caught:
+            read(changed(SUCCEEDED, path, value))
+        assert caught.value.field == path
+
+    def test_refuses_a_payment_without_a_name(self):
+        event = changed(changed(WITHDRAWN, "data.object.charge", None), "data.object.id", "dp_1")
+        with pytest.raises(InvalidEventError):
+            read(changed(event, "data.object.payment_intent", None))
+
+    @pytest.mark.parametrize(
+        "body",
+        [b"", b"null", b"[]", b"7", b'"text"', b"{", b"\xff", b'{"amount": NaN}', b"[" * 2000],
+    )
+    def test_refuses_what_is_no_event(self, body):
+        with pytest.raises(InvalidEventError) as caught:
+            stripe_reader().read(body)
+        assert caught.value.field in {"body", "id"}
+
+    def test_never_repeats_what_it_refuses(self):
+        with pytest.raises(InvalidEventError) as caught:
+            read(changed(SUCCEEDED, "data.object.amount_received", "4242424242424242"))
+        assert "4242" not in str(caught.value)
+
+
+ODD = (
+    *(None, True, False, 0, 1, -1, 2**63, -(2**63), 0.5, 1e300, -0.0),
+    *("", "x", "x" * 300, "\x00", "usd", "failed", [], [1], ["x"], {}, {"id": 1}, {"data": []}),
+)
+REAL = [*FIXTURES.values(), SUCCEEDED, CHARGED, REFUNDED, WITHDRAWN]
+
+
+def places(value, path=()):
+    """Every place in a document where something can be put or taken out."""
+    entries = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    for key, inner in entries:
+        yield (*path, key)
+        yield from places(inner, (*path, key))
+
+
+@pytest.mark.parametrize("event", REAL, ids=lambda event: event["type"])
+def test_a_mutated_real_event_is_read_or_refused_and_nothing_worse(event):
+    chance = random.Random(event["type"])
+    for _ in range(150):
+        copy = deepcopy(event)
+        for _ in range(chance.randint(1, 4)):
+            *parents, last = chance.choice(list(places(copy)) or [("id",)])
+            target = copy
+            for key in parents:
+                target = target[key]
+            if chance.random() < 0.7:
+                target[last] = chance.choice(ODD)
+            else:
+                target.pop(last, None) if isinstance(target, dict) else target.pop(last)
+        try:
+            observation = read(copy).observation
+        except InvalidEventError:
+            continue
+        if observation is not None:
+            assert 0 <= observation.fee_cents < observation.amount_cents <= 100_000_000
+            assert observation.currency == "USD"
+            assert all(0 < len(name) <= 255 for name in observation.references)
