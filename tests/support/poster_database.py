@@ -109,6 +109,8 @@ class PosterDatabase:
     async def _session(self) -> "asyncpg.Connection[Any]":
         if self._watch is None or self._watch.is_closed():
             self._watch = await asyncpg.connect(
-                self.database.superuser_dsn, server_settings={"search_path": "cis_poster"}
+                self.database.superuser_dsn,
+                # Its own looking is not to count as the service's scans.
+                server_settings={"search_path": "cis_poster", "enable_seqscan": "off"},
             )
         return self._watch
