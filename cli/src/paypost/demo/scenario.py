@@ -232,10 +232,11 @@ class _Play:
         await self.cis.put("/_switches", {"timeout_after_apply": {"count": 2}})
         disorder = Disorder(duplicates=1, duplicate_share=0.5, reorder=True)
         paying = asyncio.create_task(
-            self.pay(card_order(amount_cents=8_275), rate=80, disorder=disorder)
+            self.pay(card_order(amount_cents=8_275), rate=40, disorder=disorder)
         )
         try:
-            await asyncio.sleep(0.7)
+            # Past the poster's time-out of one second, so that it learns that an answer was lost.
+            await asyncio.sleep(1.6)
             self.tell(f"SIGKILL to {KILLED}; the supervisor starts it again")
             self.stack.supervisor.kill(name=KILLED)
             await paying
