@@ -1,0 +1,268 @@
+"""payment-intake's store in memory: what SqlStore does, said a second time in plain Python."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from payment_intake.domain import (
+    ENDED,
+    Movement,
+    MovementKind,
+    MovementStatus,
+    Payment,
+)
+from payment_intake.ports import (
+    Heard,
+    Incoming,
+    OwnedMovement,
+    PaymentView,
+    RecordedConflict,
+    Reference,
+    Rejected,
+    Told,
+)
+from shared.contracts.wire import OutboundRecord
+
+
+@dataclass
+class Held:
+    """A movement and when it is to be announced again."""
+
+    owned: OwnedMovement
+    announce_at: datetime | None
+
+
+@dataclass
+class State:
+    events: dict[tuple[str, str], Incoming] = field(default_factory=dict)
+    payments: dict[UUID, Payment] = field(default_factory=dict)
+    references: dict[Reference, UUID] = field(default_factory=dict)
+    movements: dict[UUID, Held] = field(default_factory=dict)
+    conflicts: list[RecordedConflict] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    announced: list[OutboundRecord] = field(default_factory=list)
+
+
+class InMemoryUnitOfWork:
+    """See `payment_intake.ports.UnitOfWork`."""
+
+    def __init__(self, state: State, announce_again: timedelta) -> None:
+        self._state = state
+        self._announce_again = announce_again
+
+    async def keep_events(self, events: Sequence[Incoming]) -> Sequence[bool]:
+        fresh = []
+        for event in events:
+            key = (event.source, event.event_id)
+            fresh.append(key not in self._state.events)
+            self._state.events.setdefault(key, event)
+        return fresh
+
+    async def digests(self, events: Sequence[Incoming]) -> Mapping[tuple[str, str], bytes]:
+        keys = {(event.source, event.event_id) for event in events}
+        return {key: self._state.events[key].digest for key in keys}
+
+    async def lock_payments(self, references: Sequence[Reference]) -> Sequence[Payment]:
+        ids = {self._state.references[r] for r in references if r in self._state.references}
+        return [self._payment(payment_id) for payment_id in sorted(ids)]
+
+    async def save(
+        self,
+        *,
+        created: Sequence[Payment],
+        changed: Sequence[Payment],
+        removed: Sequence[tuple[Payment, Payment]],
+        movements: Sequence[tuple[Movement, Payment, str]],
+        conflicts: Sequence[RecordedConflict],
+    ) -> None:
+        for other, into in removed:
+            for reference, payment_id in self._state.references.items():
+                if payment_id == other.id:
+                    self._state.references[reference] = into.id
+        for payment in (*created, *changed):
+            self._state.payments[payment.id] = payment
+            for name in payment.references:
+                self._state.references.setdefault((payment.processor, name), payment.id)
+        for movement, payment, traceparent in movements:
+            owned = OwnedMovement(
+                movement=movement,
+                payment=payment,
+                status=MovementStatus.ANNOUNCED,
+                wait_reason=None,
+                posted_at=None,
+                confirmed_at=None,
+                delayed_at=None,
+                announcements=1,
+                traceparent=traceparent,
+            )
+            again_at = movement.accepted_at + self._announce_again
+            self._state.movements[movement.id] = Held(owned, again_at)
+        self._state.conflicts.extend(conflicts)
+
+    async def announce(self, records: Sequence[OutboundRecord]) -> None:
+        self._state.announced.extend(records)
+
+    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        newly = []
+        for each in heard:
+            held = self._state.movements.get(each.movement_id)
+            if held is None:
+                continue
+            before = held.owned
+            held.owned = self._after(before, each)
+            if held.owned.status in ENDED:
+                held.announce_at = None
+            if before.posted_at is None and held.owned.posted_at is not None:
+                newly.append(_news(held.owned))
+        return newly
+
+    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        news = []
+        for each in told:
+            for held in self._state.movements.values():
+                owned = held.owned
+                if (
+                    owned.payment.id != each.payment_id
+                    or owned.movement.kind is not each.kind
+                    or owned.confirmed_at is not None
+                    or each.movement_id not in (None, owned.movement.id)
+                ):
+                    continue
+                owned = replace(owned, confirmed_at=each.at, notification=each.outcome)
+                if owned.posted_at is not None or each.kind is MovementKind.DECLINE:
+                    owned = replace(owned, status=MovementStatus.CONFIRMED)
+                    held.announce_at = None
+                held.owned = owned
+                news.append(_news(owned))
+        return news
+
+    async def claim_unfinished(
+        self, *, now: datetime, limit: int, first_seconds: float, cap_seconds: float
+    ) -> Sequence[OwnedMovement]:
+        due = [h for h in self._state.movements.values() if h.announce_at and h.announce_at <= now]
+        claimed = []
+        for held in sorted(due, key=lambda h: h.announce_at)[:limit]:
+            seconds = min(cap_seconds, first_seconds * 2 ** min(held.owned.announcements, 20))
+            held.announce_at = now + timedelta(seconds=seconds)
+            held.owned = replace(held.owned, announcements=held.owned.announcements + 1)
+            claimed.append(self._current(held.owned))
+        return claimed
+
+    async def claim_delayed(
+        self, *, accepted_before: datetime, now: datetime, limit: int
+    ) -> Sequence[OwnedMovement]:
+        late = [
+            held
+            for held in self._state.movements.values()
+            if held.owned.movement.kind is MovementKind.PAYMENT
+            and held.owned.posted_at is None
+            and held.owned.delayed_at is None
+            and held.owned.status is not MovementStatus.RETURNED
+            and held.owned.movement.accepted_at <= accepted_before
+        ]
+        claimed = []
+        for held in sorted(late, key=lambda h: h.owned.movement.accepted_at)[:limit]:
+            held.owned = replace(held.owned, delayed_at=now)
+            claimed.append(self._current(held.owned))
+        return claimed
+
+    def _after(self, owned: OwnedMovement, heard: Heard) -> OwnedMovement:
+        owned = replace(
+            owned,
+            cis_reference=heard.cis_reference or owned.cis_reference,
+            balance_after_cents=(
+                owned.balance_after_cents
+                if heard.balance_after_cents is None
+                else heard.balance_after_cents
+            ),
+        )
+        if heard.status is MovementStatus.POSTED:
+            status = owned.status
+            if status not in ENDED:
+                is_told = owned.confirmed_at is not None
+                status = MovementStatus.CONFIRMED if is_told else MovementStatus.POSTED
+            posted_at = owned.posted_at or heard.at
+            return replace(owned, status=status, posted_at=posted_at, wait_reason=None)
+        if owned.posted_at is not None:
+            return replace(owned, wait_reason=None)
+        if owned.status in ENDED or heard.status is MovementStatus.ANNOUNCED:
+            return replace(owned, wait_reason=heard.reason)
+        return replace(owned, status=heard.status, wait_reason=heard.reason)
+
+    def _payment(self, payment_id: UUID) -> Payment:
+        names = {name for (_, name), held in self._state.references.items() if held == payment_id}
+        return replace(self._state.payments[payment_id], references=frozenset(names))
+
+    def _current(self, owned: OwnedMovement) -> OwnedMovement:
+        return replace(owned, payment=self._payment(owned.payment.id))
+
+
+class InMemoryStore:
+    """See `payment_intake.ports.Store`; one transaction at a time, all of it or nothing."""
+
+    def __init__(self, *, announce_again_seconds: float = 30.0) -> None:
+        self.state = State()
+        self._announce_again = timedelta(seconds=announce_again_seconds)
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[InMemoryUnitOfWork]:
+        async with self._turn:
+            state = deepcopy(self.state)
+            yield InMemoryUnitOfWork(state, self._announce_again)
+            self.state = state
+
+    async def keep_rejected(self, rejected: Rejected) -> None:
+        self.state.rejected.append(rejected)
+
+    async def rejections(self, *, limit: int) -> Sequence[Rejected]:
+        return sorted(self.state.rejected, key=lambda each: each.id, reverse=True)[:limit]
+
+    async def payment(self, payment_id: UUID) -> PaymentView | None:
+        return self._view(payment_id) if payment_id in self.state.payments else None
+
+    async def payment_by_reference(self, *, processor: str, reference: str) -> PaymentView | None:
+        payment_id = self.state.references.get((processor, reference))
+        return self._view(payment_id) if payment_id else None
+
+    async def payments_of_account(
+        self, *, account_id: str, before: datetime | None, limit: int
+    ) -> Sequence[PaymentView]:
+        found = [
+            payment
+            for payment in self.state.payments.values()
+            if payment.account_id == account_id and (before is None or payment.created_at < before)
+        ]
+        found.sort(key=lambda payment: (payment.created_at, payment.id), reverse=True)
+        return [self._view(payment.id) for payment in found[:limit]]
+
+    async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
+        backlog = []
+        for status in sorted(str(each) for each in MovementStatus if each not in ENDED):
+            since = [
+                held.owned.movement.accepted_at
+                for held in self.state.movements.values()
+                if held.announce_at is not None and held.owned.status == status
+            ]
+            age_seconds = (now - min(since)).total_seconds() if since else 0.0
+            backlog.append((status, len(since), age_seconds))
+        return backlog
+
+    def _view(self, payment_id: UUID) -> PaymentView:
+        unit = InMemoryUnitOfWork(self.state, self._announce_again)
+        payment = unit._payment(payment_id)
+        moved = [
+            replace(held.owned, payment=payment)
+            for held in self.state.movements.values()
+            if held.owned.payment.id == payment_id
+        ]
+        moved.sort(key=lambda owned: (owned.movement.accepted_at, owned.movement.id))
+        return PaymentView(payment=payment, status=payment.status, movements=moved)
+
+
+def _news(owned: OwnedMovement) -> tuple[UUID, MovementKind, datetime]:
+    return owned.movement.id, owned.movement.kind, owned.movement.accepted_at
