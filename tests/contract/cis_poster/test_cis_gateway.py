@@ -19,7 +19,7 @@ from cis_poster.adapters.cis_http import HttpCisGateway
 from cis_poster.domain import Answer, Outcome, Posting
 from cis_poster.ports import CisGateway
 
-TIMEOUT_SECONDS = 0.4
+TIMEOUT_SECONDS = 0.25
 CERTAINLY_NOT_APPLIED = {Outcome.UNAVAILABLE, Outcome.REFUSED, Outcome.NOT_FOUND}
 
 
@@ -247,7 +247,7 @@ SWITCHES = [
     ({"timeout_after_apply": True, "hang_ms": 100}, Outcome.LOST, "cis_http_504", True),
     ({"hang": True}, Outcome.LOST, "cis_timeout", False),
     ({"latency_ms": 1_000}, Outcome.LOST, "cis_timeout", None),
-    ({"latency_ms": 100}, Outcome.APPLIED, None, True),
+    ({"latency_ms": 50}, Outcome.APPLIED, None, True),
     ({"wrong_answer": True}, Outcome.LOST, "cis_answer_not_understood", False),
     ({"down": True}, Outcome.UNAVAILABLE, "down", False),
     ({"batch_closed": True}, Outcome.UNAVAILABLE, "batch_closed", False),
