@@ -107,7 +107,7 @@ def parse_cents(text: str, *, option: str) -> int:
         amount = Decimal(text.replace(",", "")) * 100
     except InvalidOperation:
         raise UsageError(f"{option} {text!r} is not an amount; write it as 84.50") from None
-    if amount != amount.to_integral_value() or amount < 0:
+    if not amount.is_finite() or amount != amount.to_integral_value() or amount < 0:
         raise UsageError(f"{option} {text!r} is not a whole number of cents; write it as 84.50")
     return int(amount)
 

@@ -1,0 +1,28 @@
+"""What the demo's expectations take for granted of its scenario."""
+
+from paypost.demo.expectations import AT_LEAST, EXPECTED
+from paypost.demo.scenario import UNKNOWN_ACCOUNT, WITHOUT_ADDRESS, card_order, customers
+
+
+class TestCustomers:
+    def test_are_fifty_of_whom_nine_are_told_in_spanish_and_one_has_no_address(self):
+        people = customers()
+        assert len({each.account for each in people}) == 50
+        assert [each.account for each in people if each.locale == "es"] == [
+            "D-005", "D-010", "D-015", "D-020", "D-025", "D-030", "D-035", "D-040", "D-045",
+        ]  # fmt: skip
+        assert [each.account for each in people if each.email is None] == [WITHOUT_ADDRESS]
+
+    def test_do_not_include_the_unknown_one(self):
+        assert UNKNOWN_ACCOUNT not in {each.account for each in customers()}
+
+
+class TestCardOrder:
+    def test_is_two_payments_for_each_customer(self):
+        order = card_order(amount_cents=4_500)
+        assert (order.count, len(order.accounts), order.fee_cents) == (100, 50, 250)
+
+
+class TestExpected:
+    def test_names_everything_once(self):
+        assert not set(EXPECTED) & set(AT_LEAST)
