@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import aiohttp
-from aiokafka import AIOKafkaClient
+from aiokafka import AIOKafkaClient, AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -73,7 +75,35 @@ async def read_status(*, state: StackState) -> list[PartStatus]:
             )
 
         names = [name for name in state.log_paths if name in state.processes]
-        return list(await asyncio.gather(*(one(name) for name in names)))
+        found = await asyncio.gather(*(one(name) for name in names))
+    lag = await read_lag(bootstrap=state.kafka_bootstrap, groups=tuple(state.ops_urls))
+    return [
+        replace(part, backlog=part.backlog | {"behind on Kafka": float(lag[part.name])})
+        if lag.get(part.name)
+        else part
+        for part in found
+    ]
+
+
+async def read_lag(*, bootstrap: str, groups: Sequence[str]) -> dict[str, int]:
+    """How many records each consumer group has not acknowledged; empty while Kafka is away."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=3000)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, request_timeout_ms=3000)
+    try:
+        await admin.start()
+        await consumer.start()
+        taken = {group: await admin.list_consumer_group_offsets(group) for group in groups}
+        places = sorted({place for offsets in taken.values() for place in offsets})
+        last = await consumer.end_offsets(places) if places else {}
+        return {
+            group: sum(max(0, last[place] - each.offset) for place, each in offsets.items())
+            for group, offsets in taken.items()
+        }
+    except (KafkaError, OSError):
+        return {}
+    finally:
+        await consumer.stop()
+        await admin.close()
 
 
 async def _look_at(

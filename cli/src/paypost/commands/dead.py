@@ -17,7 +17,7 @@ from paypost.commands.terminal import (
     run,
     table_of,
 )
-from paypost.dead.letters import DeadLetter, read_dead_letters, replay
+from paypost.dead.letters import DeadLetter, once_each, read_dead_letters, replay
 from paypost.remote import Remote
 from paypost.stack.state import StackState
 from shared.contracts.streams import STREAMS
@@ -120,6 +120,7 @@ def replay_dead(
     missing = sorted(set(ids or ()) - {letter.id for letter in chosen})
     if missing:
         raise UsageError(f"no dead letter is called {', '.join(missing)}")
+    chosen = once_each(letters=chosen)
     if yes and chosen:
         run(replay(bootstrap=state.kafka_bootstrap, letters=chosen))
     if as_json:

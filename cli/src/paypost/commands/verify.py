@@ -117,7 +117,7 @@ def _differences(report: Report) -> RenderableType:
     total = sum(report.counts.values())
     more = f", the first {SHOWN_MAX} of them" if total > SHOWN_MAX else ""
     return table_of(
-        title=f"{total} differences{more}",
+        title=f"Differences: {total}{more}",
         columns=("fault", "key", "payment", "what differs"),
         rows=rows,
     )

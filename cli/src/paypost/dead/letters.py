@@ -136,6 +136,15 @@ def _letter(record: Any) -> DeadLetter:
     )
 
 
+def once_each(*, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """One letter for each record: every consumer that gave up on it has buried a copy."""
+    found: dict[tuple[str, str, str], DeadLetter] = {}
+    for letter in letters:
+        origin = (letter.story.get("partition", letter.id), letter.story.get("offset", ""))
+        found.setdefault((letter.stream, *origin), letter)
+    return list(found.values())
+
+
 async def replay(*, bootstrap: str, letters: Sequence[DeadLetter]) -> None:
     """Publish these letters to their streams again, as they were.
 
