@@ -1,18 +1,18 @@
 """Whether the database answers, as a readiness check."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.db.engine import transaction
 from shared.errors import TransientError
-from shared.runtime.ops import Check
 
 CHECK_SECONDS_MAX = 2.0
 
 
-def database_check(engine: AsyncEngine) -> Check:
+def database_check(engine: AsyncEngine) -> Callable[[], Awaitable[str | None]]:
     """Return a check that asks the database for one row, within two seconds."""
 
     async def check() -> str | None:
