@@ -5,13 +5,14 @@ from datetime import date, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, FastAPI, Query
-from pydantic import BaseModel
+from fastapi import APIRouter, Depends, FastAPI, Path, Query
+from pydantic import AwareDatetime, BaseModel
 from starlette.exceptions import HTTPException
 
 from payment_intake.domain import MovementKind, MovementStatus
 from payment_intake.ports import OwnedMovement, PaymentView, Store
 from payment_intake.usecases import primary_reference
+from shared.contracts.fact import NO_CONTROL_CHARACTERS
 from shared.runtime.problems import BearerKeys, Problem, install_problems
 
 
@@ -100,16 +101,20 @@ def build_api(*, store: Store, keys: BearerKeys, webhooks: Callable[[], dict[str
 
     @router.get("/payments")
     async def find_payment(
-        processor: Annotated[str, Query(min_length=1, max_length=32)],
-        reference: Annotated[str, Query(min_length=1, max_length=255)],
+        processor: Annotated[
+            str, Query(min_length=1, max_length=32, pattern=NO_CONTROL_CHARACTERS)
+        ],
+        reference: Annotated[
+            str, Query(min_length=1, max_length=255, pattern=NO_CONTROL_CHARACTERS)
+        ],
     ) -> PaymentState:
         """Return one payment by the processor's reference."""
         return _found(await store.payment_by_reference(processor=processor, reference=reference))
 
     @router.get("/accounts/{account_id}/payments")
     async def list_payments(
-        account_id: str,
-        before: datetime | None = None,
+        account_id: Annotated[str, Path(max_length=64, pattern=NO_CONTROL_CHARACTERS)],
+        before: AwareDatetime | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> PaymentList:
         """List an account's payments, newest first."""

@@ -170,28 +170,24 @@ class Ingress:
             raise _too_large()
         try:
             async with asyncio.timeout(self.seconds_max):
-                message = await receive()
-                if not message.get("more_body"):
-                    return self._within_size(message.get("body", b""))
-                chunks = [message.get("body", b"")]
-                while message.get("more_body"):
+                chunks, size = [], 0
+                while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise RefusedError(
                             status=400, reason="disconnected", title="The body did not end"
                         )
-                    chunks.append(message.get("body", b""))
-                    self._within_size(b"".join(chunks))
-                return b"".join(chunks)
+                    chunk = message.get("body", b"")
+                    size += len(chunk)
+                    if size > self.size_max_bytes:
+                        raise _too_large()
+                    chunks.append(chunk)
+                    if not message.get("more_body"):
+                        return b"".join(chunks)
         except TimeoutError:
             raise RefusedError(
                 status=408, reason="slow", title="The body took too long to arrive"
             ) from None
-
-    def _within_size(self, body: bytes) -> bytes:
-        if len(body) > self.size_max_bytes:
-            raise _too_large()
-        return body
 
     async def _taken(self, door: Door, call: Call) -> Sequence[Outcome]:
         try:
@@ -202,9 +198,8 @@ class Ingress:
         return await asyncio.gather(*(self.take(event) for event in events))
 
     async def _keep(self, door: Door, call: Call, error: UnreadableError) -> None:
-        body, count = self.mask(call.body)
-        if count:
-            self.metrics.masked(source=door.source(call), count=count)
+        # The door has counted what it masked before it read.
+        body, _ = self.mask(call.body)
         await self.keep_rejected(
             Rejected(
                 id=self.new_id(),
@@ -235,4 +230,6 @@ def _problem(
     headers = [(b"content-type", MEDIA_TYPE.encode())]
     if status == 503:
         headers.append((b"retry-after", b"1"))
+    if status == 405:
+        headers.append((b"allow", b"POST"))
     return status, orjson.dumps(body), headers

@@ -147,7 +147,7 @@ class UnitOfWork(Protocol):
         """Write what was decided; `removed` are payments merged into another one.
 
         Raises:
-            ConcurrentTakeError: somebody else has just created one of the payments.
+            ConcurrentTakeError: somebody else has just given one of the names to a payment.
         """
         ...
 
@@ -160,7 +160,7 @@ class UnitOfWork(Protocol):
         ...
 
     async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
-        """Apply that customers were told; return the movements whose chain has ended by it."""
+        """Apply that customers were told; return the movements of which that is news."""
         ...
 
     async def claim_unfinished(

@@ -1,7 +1,7 @@
 """What is decided: take an event, follow a movement to its end, say again what was not heard."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
@@ -172,7 +172,7 @@ class _Taking:
         return {(recorded.source, recorded.event_id) for recorded in self.conflicts}
 
     def _observe(self, event: Incoming, observation: Observation) -> None:
-        before = self._payment_of(event, observation)
+        before, observation = self._payment_of(event, observation)
         change = observe(
             payment=before,
             observation=observation,
@@ -193,7 +193,7 @@ class _Taking:
             self.movements.append((movement, payment, traceparent))
             self._announce(movement_fact(movement=movement, payment=payment), traceparent)
 
-    def _payment_of(self, event: Incoming, observation: Observation) -> Payment:
+    def _payment_of(self, event: Incoming, observation: Observation) -> tuple[Payment, Observation]:
         found = {
             self._held[reference].id: self._held[reference]
             for reference in _references(observation)
@@ -209,21 +209,31 @@ class _Taking:
                 traceparent=event.traceparent,
             )
             self._created[payment.id] = None
-            return payment
-        first, *others = sorted(found.values(), key=lambda p: (not p.book.credited, p.created_at))
+            return payment, observation
+        # What is only SEEN knows no charge: whichever knows more takes the other in.
+        first, *others = sorted(
+            found.values(),
+            key=lambda p: (not p.book.credited, p.status is PaymentStatus.SEEN, p.created_at),
+        )
         for other in others:
             if other.book.credited:
                 detail: dict[str, str | int | None] = {"other_payment_id": str(other.id)}
                 self._record(event, first.id, Conflict(kind="two_payments", detail=detail))
+                names = tuple(n for n in observation.references if n not in other.references)
+                observation = replace(observation, references=names)
                 continue
             first = merged(into=first, other=other)
             self._forget(other, first)
-        return first
+        return first, observation
 
     def _forget(self, other: Payment, into: Payment) -> None:
         self._changed.pop(other.id, None)
         if other.id in self._created:
             del self._created[other.id]
+            self.movements = [
+                (movement, into if payment.id == other.id else payment, traceparent)
+                for movement, payment, traceparent in self.movements
+            ]
         else:
             self._removed.append((other, into))
 

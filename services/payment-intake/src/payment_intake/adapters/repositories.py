@@ -233,10 +233,13 @@ class SqlUnitOfWork:
         self._connection = connection
         self._outbox = outbox
         self._announce_again = announce_again
+        self._known: set[Reference] = set()
         self.rows: list[OutboxRow] = []
 
     async def keep_events(self, incoming: Sequence[Incoming]) -> Sequence[bool]:
-        rows = [_event_row(event) for event in incoming]
+        # In one order for all, so that two takers of the same events never wait in a circle.
+        ordered = sorted(incoming, key=lambda event: (event.source, event.event_id))
+        rows = [_event_row(event) for event in ordered]
         result = await self._connection.execute(_INSERT_EVENTS, arrays(rows, _EVENT_COLUMNS))
         inserted = {(row.source, row.event_id) for row in result}
         fresh = []
@@ -265,7 +268,9 @@ class SqlUnitOfWork:
                 "names": [name for _, name in references],
             },
         )
-        return await _payments(self._connection, result.all())
+        found = await _payments(self._connection, result.all())
+        self._known |= {(p.processor, reference) for p in found for reference in p.references}
+        return found
 
     async def save(
         self,
@@ -358,24 +363,25 @@ class SqlUnitOfWork:
         return [_owned_movement(row, by_id[row.payment_id]) for row in rows]
 
     async def _name(self, created: Sequence[Payment], changed: Sequence[Payment]) -> None:
-        rows = sorted(
-            (payment.processor, reference, payment.id)
+        new = {
+            (payment.processor, reference): payment.id
             for payment in (*created, *changed)
             for reference in payment.references
-        )
-        if not rows:
+            if (payment.processor, reference) not in self._known
+        }
+        if not new:
             return
+        rows = sorted(new.items())
         result = await self._connection.execute(
             _INSERT_REFERENCES,
             {
-                "processor": [row[0] for row in rows],
-                "reference": [row[1] for row in rows],
-                "payment_id": [row[2] for row in rows],
+                "processor": [processor for (processor, _), _ in rows],
+                "reference": [reference for (_, reference), _ in rows],
+                "payment_id": [payment_id for _, payment_id in rows],
             },
         )
-        named = set(result.scalars())
-        if any(created_by not in named for p in created for created_by in p.references):
-            raise ConcurrentTakeError("a payment of this batch was created by somebody else")
+        if len(result.all()) < len(rows):
+            raise ConcurrentTakeError("a payment of this batch was named by somebody else")
 
 
 class SqlStore:
