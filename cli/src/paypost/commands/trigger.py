@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from paypost.simulators.processor.delivery import Disorder
 from paypost.simulators.processor.processor import Order, UnknownScenarioError, expand_accounts
 from paypost.simulators.processor.scenarios import SCENARIOS, SINGLE_EVENTS
 from paypost.stack.state import StackState
+from paypost.stack.supervisor import ProcessIdentity
 from paypost.traffic.customers import ensure_customers
 from paypost.traffic.journeys import (
     Journey,
@@ -222,7 +224,7 @@ async def _send(
     try:
         if open_accounts:
             await ensure_customers(state=state, connection=connection, accounts=order.accounts)
-        before = read_usage(processes=state.processes)
+        before = _usage(state)
         # Hundreds of thousands of answers are kept: walking them again and again is not the work.
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -243,13 +245,18 @@ async def _send(
                     connection=connection, timeout_seconds=wait_seconds
                 )
             journeys = await read_journeys(connection=connection, references=sent.references)
-        usage = {
-            name: used.since(before.get(name))
-            for name, used in read_usage(processes=StackState.load(state.name).processes).items()
-        }
+        # Loaded anew: a service that was restarted meanwhile is another process.
+        after = _usage(StackState.load(state.name))
+        usage = {name: used.since(before.get(name)) for name, used in after.items()}
     finally:
         await connection.close()
     return Measured(sent=sent, journeys=tuple(journeys), pending=pending, usage=usage)
+
+
+def _usage(state: StackState) -> dict[str, Usage]:
+    """What every process of the stack has used so far, and this one, which makes the load."""
+    own = ProcessIdentity.of(os.getpid())
+    return read_usage(processes=state.processes | ({"this command": own} if own else {}))
 
 
 @contextmanager
