@@ -1,11 +1,10 @@
 """The settings of cis-poster: prefix `CIS_POSTER_`."""
 
-from typing import Annotated
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from shared.runtime.settings import ServiceSettings
+from shared.runtime.settings import ServiceSettings, Sha256Hex
 
 
 class Settings(ServiceSettings):
@@ -16,7 +15,7 @@ class Settings(ServiceSettings):
     http_host: str = "0.0.0.0"  # noqa: S104  operators reach it through the cluster's ingress
     http_port: int = Field(default=8081, ge=0, le=65535)
     """The operator's API: suspense."""
-    operator_key_sha256s: Annotated[list[str], Field(default_factory=list)]
+    operator_key_sha256s: list[Sha256Hex] = Field(default_factory=list)
     """SHA-256, in hex, of each operator's bearer key: kept hashed, so none can be read here."""
 
     cis_base_url: str

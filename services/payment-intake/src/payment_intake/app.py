@@ -56,9 +56,7 @@ class App:
 
 def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
     """Put payment-intake together; nothing is opened before the service is served."""
-    metrics = Metrics(
-        sources=[*settings.standard_webhook_secrets, *settings.trusted_capture_sources]
-    )
+    metrics = Metrics()
     engine = build_engine(
         url=settings.database_url.get_secret_value(),
         application_name=GROUP_ID,

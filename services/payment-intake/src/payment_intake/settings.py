@@ -1,14 +1,16 @@
 """The settings of payment-intake: prefix `PAYMENT_INTAKE_`."""
 
+import base64
+import binascii
 from datetime import time
-from typing import Annotated, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.money import Currency
-from shared.runtime.settings import ServiceSettings
+from shared.runtime.settings import ServiceSettings, Sha256Hex
 
 
 class Settings(ServiceSettings):
@@ -25,7 +27,7 @@ class Settings(ServiceSettings):
     """Standard Webhooks secrets (`whsec_…`) by source; the portal's source is `portal`."""
     signature_tolerance_seconds: int = Field(default=300, ge=1, le=3600)
     """Stripe's and Standard Webhooks' own default, both ways."""
-    portal_api_key_sha256s: Annotated[list[str], Field(default_factory=list)]
+    portal_api_key_sha256s: list[Sha256Hex] = Field(default_factory=list)
     """SHA-256, in hex, of each bearer key of the portal's read API: kept hashed."""
     trusted_capture_sources: list[str] = Field(default_factory=list)
     """Sources whose `payment.captured` is money: a `/webhooks/standard/{source}` name, or the
@@ -55,6 +57,18 @@ class Settings(ServiceSettings):
     """The city's limit: past it the customer is told that posting is delayed."""
     announce_again_after_seconds: float = Field(default=30.0, gt=0)
     announce_again_cap_seconds: float = Field(default=3600.0, gt=0)
+
+    @field_validator("standard_webhook_secrets")
+    @classmethod
+    def _base64_keys(cls, secrets: dict[str, list[SecretStr]]) -> dict[str, list[SecretStr]]:
+        for source, each in secrets.items():
+            for secret in each:
+                key = secret.get_secret_value().removeprefix("whsec_")
+                try:
+                    base64.b64decode(key, validate=True)
+                except binascii.Error:
+                    raise ValueError(f"a secret of {source!r} is not base64") from None
+        return secrets
 
     @field_validator("city_time_zone")
     @classmethod

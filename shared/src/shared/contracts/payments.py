@@ -106,7 +106,7 @@ class ChargeDeclined(_PaymentFact):
     declined_at: Instant
     reason_code: str | None = None
     attempt: str
-    """What tells one decline of a payment from its next: the processor's event id."""
+    """What tells one decline of a payment from its next: the processor's id of the charge."""
 
     def key(self) -> str:
         return f"{self.payment_id}:{self.attempt}"

@@ -114,6 +114,10 @@ class Consumers:
         self, subscriber: LogicSubscriber[Any], stream: str, now: datetime
     ) -> bool:
         """Whether records have been known to wait for too long without a batch being finished."""
+        if self._progress.is_busy(stream=stream):
+            # A batch in hand may be waiting for its database; how long is another check's matter.
+            self._waiting_since.pop(stream, None)
+            return False
         finished = self._progress.finished(stream=stream)
         since = self._waiting_since.get(stream)
         if not await _has_waiting(subscriber):

@@ -54,6 +54,9 @@ class ConsumerProgress:
         self._busy_since.pop(stream, None)
         self._finished[stream] = self._finished.get(stream, 0) + 1
 
+    def is_busy(self, *, stream: str) -> bool:
+        return stream in self._busy_since
+
     def oldest_busy(self) -> tuple[str, datetime] | None:
         """Return the stream whose batch has been in hand longest, and since when."""
         return min(self._busy_since.items(), key=lambda entry: entry[1], default=None)

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from urllib.parse import unquote
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
@@ -25,6 +25,10 @@ DEFAULT_SECRETS = frozenset({"", "changeme", "secret", "password", "postgres", "
 
 EXIT_BAD_SETTINGS = 78
 """`EX_CONFIG` of sysexits.h: a restart will not help."""
+
+
+Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+"""The SHA-256 of a key in hex: `printf %s KEY | sha256sum`."""
 
 
 class ServiceSettings(BaseSettings):
@@ -85,6 +89,13 @@ class ServiceSettings(BaseSettings):
         ]
         if weak:
             raise ValueError(f"default secrets are for local mode only: {', '.join(weak)}")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_half_a_login(self) -> "ServiceSettings":
+        wants_login = self.kafka_security_protocol.startswith("SASL")
+        if wants_login and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            raise ValueError("kafka_security_protocol SASL_* needs a username and a password")
         return self
 
     def kafka_security(self) -> dict[str, Any]:

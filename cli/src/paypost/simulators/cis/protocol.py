@@ -80,7 +80,7 @@ def parse_posting(value: object, *, path: str = "") -> Posting:
         effective_date=_date(value, "effective_date", path),
         accepted_at=_instant(value, "accepted_at", path),
         payment_key=payment_key,
-        reference=_text(value, "reference", path, length_max=200),
+        reference=_text(value, "reference", path, length_max=255),
         memo=None if value.get("memo") is None else _text(value, "memo", path, length_max=500),
     )
 

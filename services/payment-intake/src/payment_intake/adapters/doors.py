@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import orjson
 
 from payment_intake.adapters.card_numbers import masked
-from payment_intake.adapters.portal import EVENTS_IN_BATCH_MAX, PortalReader
+from payment_intake.adapters.portal import EVENTS_IN_BATCH_MAX, PortalReader, portal_source
 from payment_intake.adapters.readings import InvalidEventError, Reading
 from payment_intake.adapters.signatures import (
     SignatureRefusedError,
@@ -76,7 +76,7 @@ class StandardDoor:
             )
         except InvalidEventError as error:
             raise UnreadableError(field=error.field, message=error.message) from None
-        return [_incoming(reading, call, kept=kept, source=source)]
+        return [_incoming(reading, call, kept=kept, source=f"standard:{source}")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,8 @@ class PortalDoor:
             reading = self.reader.read_cloud_event(event, traceparent=call.traceparent)
         except InvalidEventError as error:
             raise UnreadableError(field=prefix + error.field, message=error.message) from None
-        return _incoming(reading, call, kept=orjson.dumps(event), source=_PORTAL_SOURCE)
+        source = portal_source(reading.source or "")
+        return _incoming(reading, call, kept=orjson.dumps(event), source=source)
 
 
 def _verified(signature: StandardSignature, source: str, call: Call) -> str:
@@ -143,11 +144,12 @@ def _masked(body: bytes, *, source: str, metrics: IngressMetrics) -> bytes:
 
 def _incoming(reading: Reading, call: Call, *, kept: bytes, source: str) -> Incoming:
     return Incoming(
-        source=reading.source or source,
+        source=source,
         event_id=reading.event_id,
         event_type=reading.event_type,
         body=kept,
-        # What was received, not what was kept: a mask must not hide a changed body.
+        # A portal's event repeats by what it says, whichever way it comes; other bodies by their
+        # bytes as received.
         digest=digest_of(reading.canonical or call.body),
         received_at=call.received_at,
         observation=reading.observation,

@@ -16,10 +16,18 @@ from payment_intake.domain import Heard, Observation
 from shared.contracts.fact import Fact
 from shared.contracts.portal import PaymentCaptured, PaymentSubmitted
 from shared.contracts.streams import PORTAL
-from shared.contracts.wire import describe, encode
+from shared.contracts.wire import encode
 
 EVENTS_IN_BATCH_MAX = 100
 _NAME_LENGTH_MAX = 255
+
+
+def portal_source(name: str) -> str:
+    """Return the namespace of a portal event's id, the same over HTTP and Kafka.
+
+    Names are the portal's to choose: none may stand for an event of another sender.
+    """
+    return f"portal:{name}"
 
 
 class PortalReader:
@@ -129,7 +137,7 @@ class PortalReader:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             field = prefix + ".".join(str(part) for part in first["loc"])
-            raise InvalidEventError(field=field, message=describe(error)) from None
+            raise InvalidEventError(field=field, message=f"is not valid: {first['msg']}") from None
 
 
 def _name(event: dict[str, Any], attribute: str) -> str:

@@ -1,7 +1,7 @@
 """Portal facts off Kafka, as events to take: the same reading as over HTTP."""
 
 from payment_intake.adapters.card_numbers import masked
-from payment_intake.adapters.portal import PortalReader
+from payment_intake.adapters.portal import PortalReader, portal_source
 from payment_intake.ingress import IngressMetrics, digest_of
 from payment_intake.ports import Incoming
 from shared.clock import Clock
@@ -30,11 +30,11 @@ class PortalRecords:
         body = fact.model_dump_json().encode()
         kept, count = masked(body)
         if count:
-            self._metrics.masked(source=received.source, count=count)
+            self._metrics.masked(source=portal_source(received.source), count=count)
             fact = type(fact).model_validate_json(kept)
         reading = self._reader.read_fact(fact, source=received.source, event_id=received.event_id)
         return Incoming(
-            source=received.source,
+            source=portal_source(received.source),
             event_id=received.event_id,
             event_type=received.event_type,
             body=kept,

@@ -3,7 +3,7 @@
 One card payment arrives as `payment_intent.created`, `charge.succeeded`,
 `payment_intent.succeeded` and `charge.updated`; the PaymentIntent's id joins them, the charge's id
 is another name for the same payment. Sources: Stripe's API reference, "Types of events";
-"ACH Direct Debit"; "Disputes". The shapes are those of ../shared/fixtures.
+"ACH Direct Debit"; "Disputes". The shapes are those of the events that Stripe publishes.
 """
 
 import re
