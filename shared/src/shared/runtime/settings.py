@@ -22,6 +22,8 @@ from pydantic_settings import (
 
 DEFAULT_SECRETS = frozenset({"", "changeme", "secret", "password", "postgres", "paypost"})
 """Values that are nobody's secret; accepted in local mode only."""
+DEFAULT_SECRET_PARTS = ("local-only", "local_only")
+"""What the default secrets of docker-compose.yml have in them."""
 
 EXIT_BAD_SETTINGS = 78
 """`EX_CONFIG` of sysexits.h: a restart will not help."""
@@ -85,7 +87,7 @@ class ServiceSettings(BaseSettings):
             name
             for name in type(self).model_fields
             for value in _secrets(getattr(self, name))
-            if value.strip().lower() in DEFAULT_SECRETS
+            if _is_default(value.strip().lower())
         ]
         if weak:
             raise ValueError(f"default secrets are for local mode only: {', '.join(weak)}")
@@ -150,6 +152,10 @@ def _read(path: str) -> Any:
         return Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
         return _UNREADABLE
+
+
+def _is_default(secret: str) -> bool:
+    return secret in DEFAULT_SECRETS or any(part in secret for part in DEFAULT_SECRET_PARTS)
 
 
 def _secrets(value: object) -> list[str]:
