@@ -50,6 +50,7 @@ class RecordProducer:
         }
         self._timeout_seconds = timeout_seconds
         self._producer: AIOKafkaProducer | None = None
+        self._connecting = asyncio.Lock()
 
     async def publish(self, records: Sequence[OutboundRecord]) -> None:
         """Publish all records in their order and wait until all are acknowledged.
@@ -78,15 +79,17 @@ class RecordProducer:
         await self._discard()
 
     async def _connected(self) -> AIOKafkaProducer:
-        if self._producer is None:
-            producer = AIOKafkaProducer(**self._options)
-            try:
-                await producer.start()
-            except BaseException:
-                await _stop(producer)
-                raise
-            self._producer = producer
-        return self._producer
+        # Announcements and dead letters may both be the first: one of them connects.
+        async with self._connecting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(**self._options)
+                try:
+                    await producer.start()
+                except BaseException:
+                    await _stop(producer)
+                    raise
+                self._producer = producer
+            return self._producer
 
     async def _discard(self) -> None:
         producer, self._producer = self._producer, None

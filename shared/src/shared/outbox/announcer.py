@@ -149,7 +149,9 @@ class Announcer:
             pass
         self._behind = False
         # Between the last look and the line above, rows may have come that nobody offered.
-        await self._announce_stored(older_than_seconds=0.0)
+        if await self._announce_stored(older_than_seconds=0.0):
+            # So many of them that some are left: none from memory may overtake these.
+            self._fall_behind()
 
     async def _sweep(self) -> None:
         """Announce what a crash, or another process's crash, left in the table."""

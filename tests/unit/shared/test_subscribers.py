@@ -1,0 +1,107 @@
+"""How every service takes its streams: FastStream's defaults would lose records."""
+
+import pytest
+from faststream import AckPolicy
+
+import cis_poster.app
+import cis_poster.settings
+import notifier.app
+import notifier.settings
+import payment_intake.app
+import payment_intake.settings
+from shared.messaging.inbox import MAX_POLL_INTERVAL_MS, PATIENCE_SECONDS, Group, batch_subscription
+
+COMMON = {
+    "environment": "local",
+    "database_url": "postgresql+asyncpg://localhost/none",
+    "kafka_bootstrap_servers": "localhost:1",
+}
+APPS = {
+    "payment-intake": lambda: payment_intake.app.build_app(
+        payment_intake.settings.Settings(**COMMON)
+    ),
+    "cis-poster": lambda: cis_poster.app.build_app(
+        cis_poster.settings.Settings(
+            **COMMON, cis_base_url="http://localhost:1", cis_api_key="some-key"
+        )
+    ),
+    "notifier": lambda: notifier.app.build_app(
+        notifier.settings.Settings(
+            **COMMON,
+            smtp_host="localhost",
+            sender_address="city@example.org",
+            sender_name="City",
+            city_name="City",
+            city_time_zone="America/Chicago",
+            portal_url="https://pay.example.org",
+            support_phone="555-0100",
+        )
+    ),
+}
+STREAMS = {
+    "payment-intake": {"portal.v1", "postings.v1", "notifications.v1"},
+    "cis-poster": {"payments.v1"},
+    "notifier": {"payments.v1", "portal.v1", "postings.v1"},
+}
+
+
+@pytest.fixture(params=sorted(APPS))
+async def service(request):
+    return request.param, APPS[request.param]().broker
+
+
+class TestSubscribers:
+    async def test_hear_the_streams_that_their_service_needs(self, service):
+        name, broker = service
+        heard = [topic.name for each in broker.subscribers for topic in each.topics]
+        assert len(heard) == len(set(heard))
+        assert set(heard) == STREAMS[name]
+
+    async def test_acknowledge_only_what_was_handled(self, service):
+        for each in service[1].subscribers:
+            assert each.ack_policy is AckPolicy.NACK_ON_ERROR
+            assert each._connection_args["enable_auto_commit"] is False
+
+    async def test_begin_with_the_oldest_record(self, service):
+        for each in service[1].subscribers:
+            assert each._connection_args["auto_offset_reset"] == "earliest"
+
+    async def test_share_the_work_of_their_service_in_its_own_group(self, service):
+        name, broker = service
+        assert {each.group_id for each in broker.subscribers} == {name}
+
+    async def test_take_whole_batches_without_waiting_for_them(self, service):
+        for each in service[1].subscribers:
+            assert type(each).__name__ == "BatchSubscriber"
+            assert each.max_records == 500
+            assert each.batch_timeout_ms <= 20
+
+    async def test_are_not_thrown_out_while_they_wait_patiently(self, service):
+        for each in service[1].subscribers:
+            assert each._connection_args["max_poll_interval_ms"] == MAX_POLL_INTERVAL_MS
+            # A batch may be tried as a whole and then record by record, each with all patience.
+            assert 2 * PATIENCE_SECONDS * 1000 < MAX_POLL_INTERVAL_MS
+
+    async def test_create_no_topic_and_publish_nothing(self, service):
+        config = service[1].config
+        assert config.allow_auto_create_topics is False
+        assert config.consumer_only is True
+
+
+class TestBatchSubscription:
+    def test_gives_each_stream_a_member_name_of_its_own_where_there_is_one(self):
+        named = Group(id="g", session_timeout_seconds=15, instance_id="pod-0")
+        options = batch_subscription(group=named, stream="payments.v1")
+        assert options["group_instance_id"] == "pod-0-payments.v1"
+
+    def test_gives_none_where_there_is_none(self):
+        nameless = Group(id="g", session_timeout_seconds=15)
+        assert batch_subscription(group=nameless, stream="x")["group_instance_id"] is None
+
+    @pytest.mark.parametrize("seconds", [1, 6, 15, 300])
+    def test_sends_several_heartbeats_within_a_session(self, seconds):
+        options = batch_subscription(
+            group=Group(id="g", session_timeout_seconds=seconds), stream="x"
+        )
+        assert options["session_timeout_ms"] == seconds * 1000
+        assert options["heartbeat_interval_ms"] * 3 <= options["session_timeout_ms"]
