@@ -271,3 +271,21 @@ def test_a_mutated_real_event_is_read_or_refused_and_nothing_worse(event):
             assert 0 <= observation.fee_cents < observation.amount_cents <= 100_000_000
             assert observation.currency == "USD"
             assert all(0 < len(name) <= 255 for name in observation.references)
+
+
+class TestEventsThatMoveNoMoney:
+    def test_an_intent_is_still_known_by_its_name(self) -> None:
+        created = train("card", "payment_intent.created")
+
+        reading = read(created)
+
+        assert reading.observation is None
+        assert reading.about == ("stripe", created["data"]["object"]["id"])
+
+    def test_a_changed_charge_belongs_to_its_intent(self) -> None:
+        updated = train("card", "charge.updated")
+
+        assert read(updated).about == ("stripe", updated["data"]["object"]["payment_intent"])
+
+    def test_what_speaks_of_no_payment_is_about_none(self) -> None:
+        assert read(FIXTURES["payout.paid"]).about is None

@@ -50,6 +50,8 @@ class Incoming:
     """SHA-256 of the bytes as received: tells a repetition from a contradiction."""
     received_at: datetime
     observation: Observation | None = None
+    about: Reference | None = None
+    """Which payment an event speaks of that changes nothing: for its timeline."""
     relay: OutboundRecord | None = None
     """What to publish on behalf of a sender that does not speak Kafka."""
     is_untrusted: bool = False

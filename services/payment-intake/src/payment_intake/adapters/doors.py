@@ -153,6 +153,7 @@ def _incoming(reading: Reading, call: Call, *, kept: bytes, source: str) -> Inco
         digest=digest_of(reading.canonical or call.body),
         received_at=call.received_at,
         observation=reading.observation,
+        about=reading.about,
         relay=reading.relay,
         is_untrusted=reading.is_untrusted,
         traceparent=call.traceparent,

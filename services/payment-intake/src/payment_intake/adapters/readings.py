@@ -28,6 +28,8 @@ class Reading:
     source: str | None = None
     """Where the event names its own source; else the door does."""
     observation: Observation | None = None
+    about: tuple[str, str] | None = None
+    """The processor and its name for the payment that an event without consequences speaks of."""
     relay: OutboundRecord | None = None
     is_untrusted: bool = False
     canonical: bytes | None = None

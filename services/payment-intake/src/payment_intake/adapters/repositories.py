@@ -494,12 +494,14 @@ class SqlStore:
 
 def _event_row(event: Incoming) -> Mapping[str, Any]:
     observation = event.observation
+    spoken_of = (observation.processor, observation.references[0]) if observation else event.about
+    processor, reference = spoken_of or (None, None)
     return {
         "source": event.source,
         "event_id": event.event_id,
         "type": event.event_type,
-        "processor": observation.processor if observation else None,
-        "reference": observation.references[0] if observation else None,
+        "processor": processor,
+        "reference": reference,
         "digest": event.digest,
         "body": event.body,
         "received_at": event.received_at,

@@ -58,7 +58,7 @@ class StripeReader:
         event_type = _text(root, "type", "type")
         observe = _READERS.get(event_type)
         if observe is None:
-            return Reading(event_id=event_id, event_type=event_type)
+            return Reading(event_id=event_id, event_type=event_type, about=_about(root))
         data = _object(root.get("data"), "data")
         subject = _Subject(
             value=_object(data.get("object"), "data.object"),
@@ -66,7 +66,11 @@ class StripeReader:
             fields=self._fields,
             currencies=self._currencies,
         )
-        return Reading(event_id=event_id, event_type=event_type, observation=observe(subject))
+        observation = observe(subject)
+        about = None if observation else _about(root)
+        return Reading(
+            event_id=event_id, event_type=event_type, observation=observation, about=about
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +158,18 @@ def _charge(subject: _Subject, heard: Heard, *, amount: str, **more: Any) -> Obs
         method=_method(subject),
         **more,
     )
+
+
+def _about(root: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return which payment an event speaks of that says nothing about money, if it says so."""
+    data = root.get("data")
+    value = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(value, dict):
+        return None
+    is_payment = value.get("object") in ("payment_intent", "charge")
+    names = ("payment_intent", "id") if is_payment else ("payment_intent", "charge")
+    found = (_plain(value.get(name), 255) for name in names)
+    return next(((PROCESSOR, name) for name in found if name), None)
 
 
 def _intent_processing(subject: _Subject) -> Observation:
