@@ -1,0 +1,335 @@
+"""The inbox and its subscribers on real Kafka: poison, patience, redelivery."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from uuid import uuid4
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from faststream.kafka import KafkaMessage, KafkaRouter
+from tests.support.intake_service import eventually_async, records_on
+
+from payment_intake.settings import Settings
+from shared.clock import utc_now
+from shared.contracts.streams import BILLS
+from shared.contracts.topics import create_topics, declared_topics
+from shared.errors import TransientError
+from shared.messaging.consumers import Consumers, build_broker
+from shared.messaging.inbox import Group, Inbox, on_batches
+from shared.messaging.producer import KafkaUnavailableError, RecordProducer
+from shared.runtime.metrics import ServiceMetrics
+
+VALUE = (
+    b'{"account_id":"%s","bill_reference":"B-%d","amount_cents":100,"currency":"USD",'
+    b'"due_date":"2026-03-20","version":1,"stated_at":"2026-03-02T17:00:00Z"}'
+)
+
+
+@pytest.fixture(scope="module")
+async def topics(kafka):
+    await create_topics(bootstrap_servers=kafka.bootstrap, replication_factor=1)
+    return kafka.bootstrap
+
+
+@pytest.fixture
+def account() -> str:
+    """An account of this test alone; what others have left on the stream is passed over."""
+    return uuid4().hex
+
+
+def headers(number: int) -> list[tuple[str, bytes]]:
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"e-%d" % number),
+        ("ce_type", b"bill.issued"),
+        ("ce_source", b"/cis"),
+    ]
+
+
+def bill(account: str, number: int, **changes) -> dict:
+    return {
+        "key": account.encode(),
+        "value": VALUE % (account.encode(), number),
+        "headers": headers(number),
+    } | changes
+
+
+async def send(bootstrap: str, *records: dict) -> None:
+    """All of them to one partition, past the code under test."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    await producer.start()
+    futures = [await producer.send(BILLS.name, partition=3, **each) for each in records]
+    await asyncio.gather(*futures)
+    await producer.stop()
+
+
+class Service:
+    """A consumer of bills, handling them as it is told."""
+
+    def __init__(self, bootstrap: str, account: str, *, patience_seconds: float = 5) -> None:
+        self.account = account
+        self.handled: list[str] = []
+        self.batches: list[list[str]] = []
+        self.handle = self.keep
+        self.metrics = ServiceMetrics(prefix="test")
+        self.dead_letters = RecordProducer(bootstrap_servers=bootstrap, client_id="test")
+        self.inbox = Inbox(
+            consumer="test",
+            dead_letters=self.dead_letters,
+            clock=utc_now,
+            metrics=self.metrics,
+            patience_seconds=patience_seconds,
+        )
+        self.settings = Settings(
+            environment="local",
+            database_url="postgresql+asyncpg://localhost/none",
+            kafka_bootstrap_servers=bootstrap,
+            drain_seconds=1,
+        )
+
+    async def keep(self, names: list[str]) -> None:
+        self.handled.extend(names)
+
+    async def _mine(self, batch) -> None:
+        names = [each.fact.bill_reference for each in batch if each.fact.account_id == self.account]
+        if names:
+            self.batches.append(names)
+            await self.handle(names)
+
+    @asynccontextmanager
+    async def consuming(self):
+        router = KafkaRouter()
+        group = Group(id=f"test-{self.account}", session_timeout_seconds=6)
+
+        @on_batches(router, stream=BILLS, group=group)
+        async def on_bills(message: KafkaMessage) -> None:
+            await self.inbox.deliver(message, self._mine)
+
+        broker = build_broker(settings=self.settings, client_id="test")
+        broker.include_router(router)
+        consumers = Consumers(broker=broker, progress=self.inbox.progress, clock=utc_now)
+        await consumers.start()
+        try:
+            yield consumers
+        finally:
+            await consumers.stop()
+            await self.dead_letters.close()
+
+    async def has_handled(self, *names: str) -> None:
+        async def held() -> bool:
+            return len(self.handled) >= len(names)
+
+        await eventually_async(held)
+        assert self.handled == list(names)
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"test_{name}", labels) or 0
+
+
+async def letters(bootstrap: str, account: str):
+    records = await records_on(bootstrap=bootstrap, topic=BILLS.dead_letters)
+    return [each for each in records if each.key == account.encode()]
+
+
+class TestPoison:
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"value": b'{"account_id": 7'}, "invalid"),
+            ({"value": b"\xff\xfe"}, "invalid"),
+            ({"value": None}, "no_value"),
+            ({"headers": headers(2)[:2]}, "no_type"),
+            ({"headers": [*headers(2)[2:], headers(2)[0]]}, "no_id"),
+            ({"headers": [*headers(2), ("x-name", b"P\xe9rez")]}, "bad_header"),
+            ({"headers": [("ce_specversion", b"0.3"), *headers(2)[1:]]}, "unknown_version"),
+        ],
+    )
+    async def test_goes_to_the_dead_stream_as_it_was_and_the_rest_goes_on(
+        self, topics, account, change, reason
+    ):
+        poison = bill(account, 2, **change)
+        await send(topics, bill(account, 1), poison, bill(account, 3))
+        service = Service(topics, account)
+        async with service.consuming():
+            await service.has_handled("B-1", "B-3")
+        [letter] = await letters(topics, account)
+        story = dict(letter.headers)
+        assert letter.value == (poison["value"] or b"")
+        assert list(letter.headers[: len(poison["headers"])]) == poison["headers"]
+        assert story["dead_reason"] == reason.encode()
+        assert story["dead_consumer"] == b"test"
+        assert story["dead_attempts"] == b"1"
+        assert story["dead_partition"] == b"3"
+        assert int(story["dead_offset"]) >= 1
+        assert story["dead_first_failure"] == story["dead_last_failure"]
+        assert service.counted("dead_letters_total", stream="bills.v1", reason=reason) >= 1
+
+    async def test_that_only_the_handler_cannot_bear_dies_alone(self, topics, account):
+        service = Service(topics, account)
+
+        async def handle(names: list[str]) -> None:
+            if "B-2" in names:
+                raise ValueError("4242424242424242")
+            await service.keep(names)
+
+        service.handle = handle
+        await send(topics, *(bill(account, number) for number in (1, 2, 3)))
+        async with service.consuming():
+            await service.has_handled("B-1", "B-3")
+        [letter] = await letters(topics, account)
+        story = dict(letter.headers)
+        assert letter.value == bill(account, 2)["value"]
+        # The kind of the failure, never its text, which may repeat the input.
+        assert (story["dead_reason"], story["dead_detail"]) == (b"failed", b"ValueError")
+        assert story["dead_attempts"] == b"2"
+
+
+class TestInbox:
+    async def test_hands_a_batch_over_at_once_and_in_order(self, topics, account):
+        await send(topics, *(bill(account, number) for number in range(400)))
+        service = Service(topics, account)
+        async with service.consuming():
+            await service.has_handled(*(f"B-{number}" for number in range(400)))
+        assert len(service.batches) < 20
+
+    async def test_ignores_and_counts_types_that_it_does_not_know(self, topics, account):
+        unknown = [*headers(2)[:2], ("ce_type", b"bill.celebrated"), ("ce_source", b"/cis")]
+        await send(topics, bill(account, 1), bill(account, 2, headers=unknown), bill(account, 3))
+        service = Service(topics, account)
+        async with service.consuming():
+            await service.has_handled("B-1", "B-3")
+        assert await letters(topics, account) == []
+        assert service.counted("ignored_records_total", stream="bills.v1") >= 1
+
+    async def test_waits_out_what_is_down(self, topics, account):
+        service = Service(topics, account)
+        tries = []
+
+        async def handle(names: list[str]) -> None:
+            tries.append(names)
+            if len(tries) < 3:
+                raise TransientError("the database is away")
+            await service.keep(names)
+
+        service.handle = handle
+        await send(topics, bill(account, 1))
+        async with service.consuming():
+            await service.has_handled("B-1")
+        assert tries == [["B-1"]] * 3
+        assert await letters(topics, account) == []
+
+    async def test_is_given_again_what_it_could_not_take_in_all_its_patience(self, topics, account):
+        service = Service(topics, account, patience_seconds=0.1)
+        is_away = True
+
+        async def handle(names: list[str]) -> None:
+            if is_away:
+                raise TransientError("the database is away")
+            await service.keep(names)
+
+        service.handle = handle
+        await send(topics, bill(account, 1), bill(account, 2))
+        async with service.consuming():
+
+            async def given_twice() -> bool:
+                return len(service.batches) > 6
+
+            await eventually_async(given_twice)
+            is_away = False
+            await service.has_handled("B-1", "B-2")
+        assert await letters(topics, account) == []
+
+    async def test_is_given_nothing_again_once_it_is_acknowledged(self, topics, account):
+        await send(topics, bill(account, 1))
+        service = Service(topics, account)
+        async with service.consuming():
+            await service.has_handled("B-1")
+        again = Service(topics, account)
+        await send(topics, bill(account, 2))
+        async with again.consuming():
+            await again.has_handled("B-2")
+
+    async def test_is_given_again_what_a_crash_left_unacknowledged(self, topics, account):
+        await send(topics, bill(account, 1), bill(account, 2))
+        crashing = Service(topics, account)
+
+        async def hang(names: list[str]) -> None:
+            await asyncio.sleep(3600)
+
+        crashing.handle = hang
+        async with crashing.consuming():
+
+            async def in_hand() -> bool:
+                return bool(crashing.batches)
+
+            await eventually_async(in_hand)
+        again = Service(topics, account)
+        async with again.consuming():
+            await again.has_handled("B-1", "B-2")
+
+    async def test_acknowledges_nothing_while_a_dead_letter_cannot_be_kept(self, topics, account):
+        await send(topics, bill(account, 1, value=b"{"), bill(account, 2))
+        service = Service(topics, account, patience_seconds=0.1)
+
+        class Away:
+            tries = 0
+
+            async def publish(self, records) -> None:
+                self.tries += 1
+                raise KafkaUnavailableError("away")
+
+        away = Away()
+        service.inbox._dead_letters = away
+        async with service.consuming():
+
+            async def tried() -> bool:
+                return away.tries > 4
+
+            await eventually_async(tried)
+        assert service.handled == []
+        again = Service(topics, account)
+        async with again.consuming():
+            await again.has_handled("B-2")
+        assert len(await letters(topics, account)) == 1
+
+
+class TestConsumers:
+    async def test_are_ready_once_kafka_was_reached(self, topics, account):
+        service = Service(topics, account)
+        async with service.consuming() as consumers:
+
+            async def ready() -> bool:
+                return await consumers.check_ready() is None
+
+            await eventually_async(ready)
+            assert await consumers.check_live() is None
+
+    async def test_do_not_wait_for_kafka(self, account):
+        service = Service("127.0.0.1:1", account)
+        async with service.consuming() as consumers:
+            assert await consumers.check_ready() is not None
+            assert await consumers.check_live() is None
+
+
+class TestTopics:
+    async def test_are_made_once_as_they_are_declared(self, topics, kafka):
+        assert await create_topics(bootstrap_servers=topics, replication_factor=1) == []
+        from aiokafka.admin import AIOKafkaAdminClient
+        from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
+        admin = AIOKafkaAdminClient(bootstrap_servers=topics)
+        await admin.start()
+        declared = {topic.name: topic for topic in declared_topics(replication_factor=1)}
+        described = {each["topic"]: each for each in await admin.describe_topics(list(declared))}
+        [answer] = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name) for name in declared]
+        )
+        await admin.close()
+        configs = {
+            name: {entry[0]: entry[1] for entry in entries}
+            for _, _, _, name, entries in answer.resources
+        }
+        for name, topic in declared.items():
+            assert len(described[name]["partitions"]) == topic.num_partitions
+            for option, value in topic.topic_configs.items():
+                assert configs[name][option] == value
