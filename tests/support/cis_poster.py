@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 from cis_poster.domain import (
     ACCOUNT_MISSING,
+    CIS_UNAVAILABLE,
     HELD_BACK,
     UNSETTLED,
     Answer,
@@ -277,7 +278,12 @@ class InMemoryPostings:
             ):
                 row.status = Status.WAITING
             elif hold:
-                continue
+                row.reason = CIS_UNAVAILABLE
+                facts.append(
+                    PostingDeferred(
+                        **about(posting), reason=CIS_UNAVAILABLE, attempts=0, deferred_at=now
+                    )
+                )
             elif posting.account_id in blocked:
                 row.due_at = now + timedelta(seconds=1)
             else:

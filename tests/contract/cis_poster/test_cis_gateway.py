@@ -315,7 +315,7 @@ class TestHttpCisGateway:
     async def test_refuses_only_the_posting_that_is_malformed(self, real: HttpWorld) -> None:
         account = real.open()
         batch = [a_posting(account_id=account) for _ in range(9)]
-        batch[4] = replace(batch[4], reference="r" * 201)
+        batch[4] = replace(batch[4], reference="r" * 256)
         answers = await real.gateway.post(batch)
         assert outcomes(answers) == [
             Outcome.REFUSED if n == 4 else Outcome.APPLIED for n in range(9)
@@ -329,7 +329,7 @@ class TestHttpCisGateway:
         account, lost = real.open(), real.open()
         batch = [a_posting(account_id=account) for _ in range(4)]
         batch[0] = replace(batch[0], account_id=lost)
-        batch[3] = replace(batch[3], reference="r" * 201)
+        batch[3] = replace(batch[3], reference="r" * 256)
         real.cis.switch(timeout_before_apply={"accounts": [lost]})
         answers = await real.gateway.post(batch)
         assert outcomes(answers) == [

@@ -158,6 +158,13 @@ class TestTake:
         [attempt] = await store().claim_due(now=NOON, limit=10)
         assert (attempt.posting.id, attempt.ask_first) == (posting.id, False)
 
+    async def test_says_why_it_holds_back_once(self, store: Store) -> None:
+        taken = await take(store(), a_posting(), hold=True)
+        assert types(taken.rows) == ["posting.deferred"]
+        [attempt] = await store().claim_due(now=NOON, limit=10)
+        refused = Answer(outcome=Outcome.UNAVAILABLE, reason="cis_unavailable")
+        assert not a_settlement(attempt, refused).states_deferral
+
     async def test_suspends_a_payment_of_no_account_at_once(self, store: Store) -> None:
         posting = a_posting(account_id=None)
         taken = await take(store(), posting)

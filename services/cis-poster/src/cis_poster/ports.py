@@ -78,7 +78,8 @@ class Postings(Protocol):
     ) -> Taken:
         """Keep what is new, lease what is free, and say again what is settled.
 
-        With `hold` nothing is leased: all that is new stays due for the recovery job.
+        With `hold` nothing is leased: all that is new stays due for the recovery job, and is
+        stated to be deferred.
         """
         ...
 

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from cis_poster.adapters.tables import audit_entries, failed_attempts, postings
 from cis_poster.domain import (
     ACCOUNT_MISSING,
+    CIS_UNAVAILABLE,
     UNSETTLED,
     Attempt,
     Kind,
@@ -225,6 +226,7 @@ class SqlPostings:
             new = [posting for posting in batch if posting.id in inserted]
             free = [posting for posting in new if posting.account_id]
             free = await self._without_orphans(connection, free)
+            held_back = free if hold else []
             free = [] if hold else free
             free = await self._without_blocked(connection, free, inserted, now, lanes_held)
             facts = [
@@ -232,6 +234,7 @@ class SqlPostings:
                 for posting in new
                 if posting.account_id is None and posting.kind is Kind.PAYMENT
             ]
+            facts += [(_held_back(posting, now), posting) for posting in held_back]
             known = [posting.id for posting in batch if posting.id not in inserted]
             records = _records(
                 [(fact, posting.traceparent) for fact, posting in facts]
@@ -423,6 +426,8 @@ class SqlPostings:
                 "settled_at": now,
             }
         if hold:
+            # The reason is stated now, so that a first failed try does not state it again.
+            row["reason"] = CIS_UNAVAILABLE
             return row | {"status": Status.DUE, "due_at": now, "lease_owner": None}
         return row | {
             "status": Status.ATTEMPTING,
@@ -620,6 +625,10 @@ def _returned(row: Row[Any]) -> Fact:
     return PostingReturned(
         **_about(row), returned_at=row.settled_at, reason=row.reason or "returned"
     )
+
+
+def _held_back(posting: Posting, now: datetime) -> Fact:
+    return PostingDeferred(**_about(posting), reason=CIS_UNAVAILABLE, attempts=0, deferred_at=now)
 
 
 def _account_missing(posting: Posting, now: datetime) -> tuple[Fact, Posting]:
