@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Needs git, make and Python >= 3.11 with venv.
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down test lint fmt lock
+.PHONY: help env demo up down test lint fmt lock docs
 
 # The first that is new enough; python3 if none is, so that the bootstrap can say so.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -36,3 +36,6 @@ fmt: env ## Format the code and fix what can be fixed
 
 lock: env ## Resolve the dependencies anew into requirements.lock
 	@$(PYTHON) scripts/bootstrap.py --lock
+
+docs: env ## Write docs/asyncapi and docs/openapi anew from the services
+	@$(BIN)/python scripts/documents.py

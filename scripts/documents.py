@@ -1,0 +1,45 @@
+"""Writes docs/asyncapi and docs/openapi anew from what each service prints of itself.
+
+Usage: documents.py
+"""
+# ruff: noqa: S603, T201 - it runs commands of our own and tells people what it does
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+DOCUMENTS = {
+    "docs/asyncapi/payment-intake.json": ("payment_intake", "asyncapi"),
+    "docs/asyncapi/cis-poster.json": ("cis_poster", "asyncapi"),
+    "docs/asyncapi/notifier.json": ("notifier", "asyncapi"),
+    "docs/openapi/payment-intake.json": ("payment_intake", "openapi"),
+    "docs/openapi/cis-poster.json": ("cis_poster", "openapi"),
+}
+"""Which file holds what which package prints."""
+
+
+def printed(command: tuple[str, str]) -> bytes:
+    """Return what a service prints of itself. Raises CalledProcessError when it fails."""
+    return subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=subprocess.PIPE
+    ).stdout
+
+
+def main() -> int:
+    """Write every document that has changed."""
+    with ThreadPoolExecutor() as threads:
+        for name, text in zip(DOCUMENTS, threads.map(printed, DOCUMENTS.values()), strict=True):
+            path = ROOT / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            is_same = path.exists() and path.read_bytes() == text
+            if not is_same:
+                path.write_bytes(text)
+            print(f"{name}: {'as it was' if is_same else 'written'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""The committed AsyncAPI and OpenAPI documents are what the services print of themselves.
+
+`make docs` writes them anew; a changed document is a reviewed change of a contract.
+"""
+
+import orjson
+import pytest
+from scripts.documents import DOCUMENTS, ROOT, printed
+
+from shared.contracts.streams import STREAMS
+
+
+@pytest.mark.parametrize("name", sorted(DOCUMENTS))
+def test_a_committed_document_is_what_its_service_prints(name):
+    assert (ROOT / name).read_bytes() == printed(DOCUMENTS[name])
+
+
+@pytest.mark.parametrize("name", sorted(n for n in DOCUMENTS if "asyncapi" in n))
+class TestAsyncApiDocument:
+    def test_is_of_version_3(self, name):
+        assert orjson.loads((ROOT / name).read_bytes())["asyncapi"] == "3.0.0"
+
+    def test_describes_every_fact_of_its_streams(self, name):
+        document = orjson.loads((ROOT / name).read_bytes())
+        schemas = document["components"]["schemas"]
+        addresses = {each["address"] for each in document["channels"].values()}
+        assert addresses <= set(STREAMS)
+        for address in addresses:
+            assert {fact.__name__ for fact in STREAMS[address].facts} <= set(schemas)
+
+
+class TestOpenApiDocument:
+    def test_describes_the_doors_beside_the_api(self):
+        document = orjson.loads((ROOT / "docs/openapi/payment-intake.json").read_bytes())
+        assert {
+            "/webhooks/stripe",
+            "/webhooks/standard/{source}",
+            "/portal/events",
+            "/payments",
+            "/payments/{payment_id}",
+            "/accounts/{account_id}/payments",
+        } <= set(document["paths"])
+        answers = document["paths"]["/webhooks/stripe"]["post"]["responses"]
+        assert {"200", "401", "408", "413", "415", "422", "503"} <= set(answers)
