@@ -1,6 +1,5 @@
 """The settings of cis-poster: prefix `CIS_POSTER_`."""
 
-
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 

@@ -43,6 +43,7 @@ def build_engine(
     """
     milliseconds = str(int(statement_timeout_seconds * 1000))
     connect_args: dict[str, Any] = {
+        **tls_options(ca_file=tls_ca_file),
         "timeout": 5,
         "command_timeout": statement_timeout_seconds + 1,
         "server_settings": {
@@ -57,8 +58,6 @@ def build_engine(
             "timezone": "UTC",
         },
     }
-    if tls_ca_file is not None:
-        connect_args["ssl"] = ssl.create_default_context(cafile=str(tls_ca_file))
     return create_async_engine(
         url,
         pool_size=pool_size,
@@ -71,6 +70,11 @@ def build_engine(
         pool_recycle=1800,
         connect_args=connect_args,
     )
+
+
+def tls_options(*, ca_file: Path | None) -> dict[str, Any]:
+    """Return asyncpg's option to verify the server against an authority; none without one."""
+    return {"ssl": ssl.create_default_context(cafile=str(ca_file))} if ca_file else {}
 
 
 @asynccontextmanager

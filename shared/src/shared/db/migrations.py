@@ -5,6 +5,7 @@ cannot be had soon is given up, so that a migration never stands in front of liv
 """
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from alembic import command, context
@@ -12,18 +13,22 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from shared.db.engine import tls_options
+
 LOCK_TIMEOUT_SECONDS = 5
 _MIGRATION_LOCK = 7_240_193
 """One migration at a time for a database, whoever starts a second one."""
 
 
-def migrate(*, url: str, package: str, revision: str = "head") -> None:
+def migrate(
+    *, url: str, package: str, revision: str = "head", tls_ca_file: Path | None = None
+) -> None:
     """Bring the schema named like `package` to `revision`, forward or back, then ANALYZE it."""
-    asyncio.run(_migrate(url, package, revision))
+    asyncio.run(_migrate(url, package, revision, tls_ca_file))
 
 
-async def _migrate(url: str, package: str, revision: str) -> None:
-    engine = create_async_engine(url)
+async def _migrate(url: str, package: str, revision: str, tls_ca_file: Path | None) -> None:
+    engine = create_async_engine(url, connect_args=tls_options(ca_file=tls_ca_file))
     try:
         async with engine.connect() as connection:
             await connection.execute(text(f"SELECT pg_advisory_lock({_MIGRATION_LOCK})"))

@@ -65,6 +65,7 @@ class ServiceCommand(Generic[Settings]):
                     url=settings.database_url.get_secret_value(),
                     package=self._package,
                     revision=arguments.revision,
+                    tls_ca_file=settings.database_tls_ca_file,
                 )
             case "asyncapi":
                 _print(self.asyncapi())
