@@ -28,7 +28,7 @@ S, O = Status, Outcome  # noqa: E741
 ALLOWED = {
     # A row begins with what was known when it was taken.
     (None, S.ATTEMPTING): None,
-    (None, S.DUE): None,
+    (None, S.DUE): "posting.deferred",
     (None, S.WAITING): None,
     (None, S.SUSPENDED): "posting.suspended",
     # Taken up: due, of unknown outcome, or left by a crash.

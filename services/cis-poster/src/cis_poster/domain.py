@@ -56,7 +56,7 @@ _ON_LEDGER = f"{PostingPosted.TYPE}|{PostingReversed.TYPE}"
 TRANSITIONS: Mapping[tuple[Status | None, Status], str | None] = MappingProxyType(
     {
         (None, Status.ATTEMPTING): None,
-        (None, Status.DUE): None,
+        (None, Status.DUE): PostingDeferred.TYPE,
         (None, Status.WAITING): None,
         (None, Status.SUSPENDED): PostingSuspended.TYPE,
         (Status.DUE, Status.ATTEMPTING): None,
