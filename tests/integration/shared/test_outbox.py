@@ -171,6 +171,27 @@ class TestAnnouncer:
             await drained(rows)
         assert published.numbers == [7]
 
+    async def test_finds_what_a_crash_has_left_while_rows_come_without_a_pause(self, rows):
+        published = Published()
+        found = announcer(rows, published, stray_seconds=0.5)
+
+        async def offer_more(_) -> None:
+            # Each publication finds the next row waiting: the queue is never seen empty.
+            found.offer(await commit(rows, 1))
+
+        async with running(found):
+            await ahead(found)
+            await commit(rows, 7)
+            published.before = offer_more
+            found.offer(await commit(rows, 1))
+
+            async def stray_is_announced() -> bool:
+                return 7 in published.numbers
+
+            await eventually_async(stray_is_announced)
+            published.before = None
+            await drained(rows)
+
     async def test_keeps_the_order_through_an_outage(self, rows):
         published = Published()
         found = announcer(rows, published)

@@ -26,6 +26,8 @@ _log = structlog.get_logger(__name__)
 
 SWEEP_INTERVAL_SECONDS = 1.0
 RETRY_SECONDS_MAX = 5.0
+STRAY_SECONDS = 10.0
+"""A row of this age is in nobody's hands: announced even while rows come without a pause."""
 
 
 class Publisher(Protocol):
@@ -53,6 +55,7 @@ class Announcer:
         metrics: AnnouncerMetrics,
         batch_size_max: int = 500,
         queue_size_max: int = 20_000,
+        stray_seconds: float = STRAY_SECONDS,
     ) -> None:
         self._engine = engine
         self._outbox = outbox
@@ -60,6 +63,7 @@ class Announcer:
         self._metrics = metrics
         self._batch_size_max = batch_size_max
         self._queue_size_max = queue_size_max
+        self._stray_seconds = stray_seconds
         self._queue: deque[OutboxRow] = deque()
         self._acknowledged: list[int] = []
         self._wake = asyncio.Event()
@@ -155,8 +159,9 @@ class Announcer:
 
     async def _sweep(self) -> None:
         """Announce what a crash, or another process's crash, left in the table."""
-        if not self._queue and not self._acknowledged:
-            await self._announce_stored(older_than_seconds=SWEEP_INTERVAL_SECONDS)
+        is_idle = not self._queue and not self._acknowledged
+        age_seconds = SWEEP_INTERVAL_SECONDS if is_idle else self._stray_seconds
+        await self._announce_stored(older_than_seconds=age_seconds)
         async with transaction(self._engine) as connection:
             depth, oldest_age_seconds = await self._outbox.depth(connection)
         self._metrics.outbox(depth=depth, oldest_age_seconds=oldest_age_seconds)
