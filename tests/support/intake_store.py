@@ -230,14 +230,12 @@ class InMemoryStore:
         return self._view(payment_id) if payment_id else None
 
     async def payments_of_account(
-        self, *, account_id: str, before: datetime | None, limit: int
+        self, *, account_id: str, before: UUID | None, limit: int
     ) -> Sequence[PaymentView]:
-        found = [
-            payment
-            for payment in self.state.payments.values()
-            if payment.account_id == account_id and (before is None or payment.created_at < before)
-        ]
+        found = [each for each in self.state.payments.values() if each.account_id == account_id]
         found.sort(key=lambda payment: (payment.created_at, payment.id), reverse=True)
+        if before is not None:
+            found = found[[payment.id for payment in found].index(before) + 1 :]
         return [self._view(payment.id) for payment in found[:limit]]
 
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:

@@ -494,11 +494,22 @@ class TestReading:
 
         async def page(before):
             found = await store.payments_of_account(account_id="1002003", before=before, limit=3)
-            return [min(view.payment.references) for view in found], found[-1].payment.created_at
+            return [min(view.payment.references) for view in found], found[-1].payment.id
 
         first, before = await page(None)
         second, _ = await page(before)
         assert (first, second) == (["pi_4", "pi_3", "pi_2"], ["pi_1", "pi_0"])
+
+    async def test_loses_no_payment_of_one_instant_between_pages(self, store):
+        for number in range(4):
+            one = heard(Heard.CAPTURED, references=(f"pi_{number}",))
+            await taking(store)([incoming(one, event_id=f"e{number}")])
+        found, before = [], None
+        for _ in range(4):
+            [view] = await store.payments_of_account(account_id="1002003", before=before, limit=1)
+            found.append(min(view.payment.references))
+            before = view.payment.id
+        assert sorted(found) == ["pi_0", "pi_1", "pi_2", "pi_3"]
 
     async def test_keeps_what_was_refused_as_evidence_newest_first(self, store):
         refused = [

@@ -424,7 +424,6 @@ class TestReadApi:
             "/payments?processor=stripe&reference=%00",
             "/accounts/%00/payments",
             "/accounts/1/payments?before=yesterday",
-            "/accounts/1/payments?before=2026-03-02T17:00:00",
             "/accounts/1/payments?limit=0",
             "/accounts/1/payments?limit=101",
         ],
@@ -442,7 +441,7 @@ class TestReadApi:
             await intake.portal(event)
             references.insert(0, event["data"]["reference"])
         _, first = await intake.get(f"/accounts/{account}/payments?limit=2")
-        before = first["next_before"].replace("+", "%2B")
+        before = first["next_before"]
         _, second = await intake.get(f"/accounts/{account}/payments?limit=2&before={before}")
         shown = [each["reference"] for each in (*first["payments"], *second["payments"])]
         assert shown == references

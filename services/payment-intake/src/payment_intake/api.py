@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query
-from pydantic import AwareDatetime, BaseModel
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from payment_intake.domain import MovementKind, MovementStatus
@@ -64,7 +64,7 @@ class PaymentList(BaseModel):
     """A page of payments, newest first."""
 
     payments: list[PaymentState]
-    next_before: datetime | None
+    next_before: UUID | None
     """Pass it as `before` for the next page; None on the last one."""
 
 
@@ -114,7 +114,7 @@ def build_api(*, store: Store, keys: BearerKeys, webhooks: Callable[[], dict[str
     @router.get("/accounts/{account_id}/payments")
     async def list_payments(
         account_id: Annotated[str, Path(max_length=64, pattern=NO_CONTROL_CHARACTERS)],
-        before: AwareDatetime | None = None,
+        before: UUID | None = None,
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> PaymentList:
         """List an account's payments, newest first."""
@@ -122,7 +122,7 @@ def build_api(*, store: Store, keys: BearerKeys, webhooks: Callable[[], dict[str
         full = len(views) == limit
         return PaymentList(
             payments=[payment_state(view) for view in views],
-            next_before=views[-1].payment.created_at if full else None,
+            next_before=views[-1].payment.id if full else None,
         )
 
     @router.get("/rejections")

@@ -194,8 +194,10 @@ class Store(Protocol):
     ) -> "PaymentView | None": ...
 
     async def payments_of_account(
-        self, *, account_id: str, before: datetime | None, limit: int
-    ) -> Sequence["PaymentView"]: ...
+        self, *, account_id: str, before: UUID | None, limit: int
+    ) -> Sequence["PaymentView"]:
+        """Return an account's payments, newest first, from behind the payment `before`."""
+        ...
 
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
         """Return status, count and age in seconds of the oldest, for chains that have not ended."""

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, bindparam, func, insert, select, text
+from sqlalchemy import Row, bindparam, func, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from payment_intake.adapters.tables import (
@@ -450,7 +450,7 @@ class SqlStore:
         return views[0] if views else None
 
     async def payments_of_account(
-        self, *, account_id: str, before: datetime | None, limit: int
+        self, *, account_id: str, before: UUID | None, limit: int
     ) -> Sequence[PaymentView]:
         statement = (
             select(payments)
@@ -459,7 +459,11 @@ class SqlStore:
             .limit(limit)
         )
         if before is not None:
-            statement = statement.where(payments.c.created_at < before)
+            # By time and id: payments of one instant stand on one side of a page's end each.
+            last = select(payments.c.created_at, payments.c.id).where(payments.c.id == before)
+            statement = statement.where(
+                tuple_(payments.c.created_at, payments.c.id) < last.scalar_subquery()
+            )
         return await self._views(statement)
 
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:

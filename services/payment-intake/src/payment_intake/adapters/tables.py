@@ -100,7 +100,7 @@ payments = Table(
         name="payments_credited_has_amount",
     ),
     # The portal's list of an account's payments, newest first.
-    Index("payments_account", "account_id", "created_at"),
+    Index("payments_account", "account_id", "created_at", "id"),
 )
 
 payment_references = Table(

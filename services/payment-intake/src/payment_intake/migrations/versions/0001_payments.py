@@ -182,7 +182,7 @@ def upgrade() -> None:
     op.create_index(
         "payments_account",
         "payments",
-        ["account_id", "created_at"],
+        ["account_id", "created_at", "id"],
         unique=False,
         schema="payment_intake",
     )
