@@ -11,8 +11,10 @@ from pathlib import Path
 
 import psutil
 
+# Ctrl-C counts even where the tests run in a shell's background, which ignores it for them.
 OWNER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from paypost.stack.local import LocalStack
 from paypost.stack.supervisor import exit_on_signals
 with exit_on_signals(), LocalStack(name=sys.argv[1], parts=set(sys.argv[2].split(","))):

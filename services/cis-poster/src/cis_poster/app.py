@@ -20,14 +20,8 @@ from cis_poster.metrics import Metrics
 from cis_poster.ports import CisGateway, Settlement
 from cis_poster.settings import Settings
 from cis_poster.usecases import Attempting, ManageSuspense, PostDue, PostPayments
+from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
-from shared.db.engine import build_engine
-from shared.db.health import database_check
-from shared.messaging.consumers import Consumers, build_broker, group_of
-from shared.messaging.inbox import Inbox
-from shared.messaging.producer import RecordProducer
-from shared.outbox.announcer import Announcer
-from shared.outbox.table import Outbox
 from shared.runtime.http import HttpServer
 from shared.runtime.problems import BearerKeys
 from shared.runtime.service import Service, every
@@ -61,22 +55,20 @@ def build_app(
 ) -> App:
     """Put cis-poster together; nothing is opened before the service is served."""
     metrics = Metrics()
-    engine = build_engine(
-        url=settings.database_url.get_secret_value(),
-        application_name=GROUP_ID,
-        pool_size=settings.database_pool_size,
-        tls_ca_file=settings.database_tls_ca_file,
+    backbone = build_backbone(
+        settings=settings,
+        group_id=GROUP_ID,
+        outbox_rows=outbox_rows,
+        metrics=metrics,
+        clock=clock,
     )
-    outbox = Outbox(table=outbox_rows)
+    announcer = backbone.announcer
     postings = SqlPostings(
-        engine=engine, outbox=outbox, owner=uuid4(), lease_seconds=settings.lease_seconds
+        engine=backbone.engine,
+        outbox=backbone.outbox,
+        owner=uuid4(),
+        lease_seconds=settings.lease_seconds,
     )
-    producer = RecordProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client_id=GROUP_ID,
-        security=settings.kafka_security(),
-    )
-    announcer = Announcer(engine=engine, outbox=outbox, publisher=producer, metrics=metrics)
     gateway = HttpCisGateway(
         base_url=settings.cis_base_url,
         api_key=settings.cis_api_key.get_secret_value(),
@@ -129,12 +121,10 @@ def build_app(
         items_max=settings.held_max,
         alone=lambda attempt: attempt.ask_first,
     )
-    inbox = Inbox(consumer=GROUP_ID, dead_letters=producer, clock=clock, metrics=metrics)
-    broker = build_broker(settings=settings, client_id=GROUP_ID)
-    broker.include_router(
+    backbone.broker.include_router(
         build_router(
-            group=group_of(settings=settings, group_id=GROUP_ID),
-            inbox=inbox,
+            group=backbone.group,
+            inbox=backbone.inbox,
             post_payments=PostPayments(
                 postings=postings,
                 lanes=lanes,
@@ -145,7 +135,6 @@ def build_app(
             ),
         )
     )
-    consumers = Consumers(broker=broker, progress=inbox.progress, clock=clock)
     jobs = Jobs(
         post_due=PostDue(postings=postings, lanes=lanes, breaker=breaker),
         postings=postings,
@@ -180,13 +169,13 @@ def build_app(
                 port=settings.http_port,
                 drain_seconds=settings.drain_seconds,
             ),
-            consumers,
+            backbone.consumers,
         ),
         loops=loops,
         drains=(lanes.close, settler.drain, announcer.drain),
-        closes=(gateway.close, producer.close, engine.dispose),
-        live={"consumers": consumers.check_live},
-        ready={"database": database_check(engine), "kafka": consumers.check_ready},
+        closes=(gateway.close, *backbone.closes),
+        live={"consumers": backbone.consumers.check_live},
+        ready={"database": backbone.database_ready, "kafka": backbone.consumers.check_ready},
         registry=metrics.registry,
     )
-    return App(service=service, broker=broker, api=api, jobs=jobs, metrics=metrics)
+    return App(service=service, broker=backbone.broker, api=api, jobs=jobs, metrics=metrics)

@@ -21,14 +21,8 @@ from notifier.metrics import Metrics
 from notifier.ports import MailGateway, Settlement
 from notifier.settings import Settings
 from notifier.usecases import KeepContacts, Sending, TellCustomers, TellDue
+from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
-from shared.db.engine import build_engine
-from shared.db.health import database_check
-from shared.messaging.consumers import Consumers, build_broker, group_of
-from shared.messaging.inbox import Inbox
-from shared.messaging.producer import RecordProducer
-from shared.outbox.announcer import Announcer
-from shared.outbox.table import Outbox
 from shared.runtime.service import Service, every
 from shared.work.backoff import Backoff
 from shared.work.batcher import MicroBatcher
@@ -59,22 +53,17 @@ def build_app(
 ) -> App:
     """Put notifier together; nothing is opened before the service is served."""
     metrics = Metrics()
-    engine = build_engine(
-        url=settings.database_url.get_secret_value(),
-        application_name=GROUP_ID,
-        pool_size=settings.database_pool_size,
-        tls_ca_file=settings.database_tls_ca_file,
+    backbone = build_backbone(
+        settings=settings,
+        group_id=GROUP_ID,
+        outbox_rows=outbox_rows,
+        metrics=metrics,
+        clock=clock,
     )
-    outbox = Outbox(table=outbox_rows)
+    announcer = backbone.announcer
     notifications = SqlNotifications(
-        engine=engine, outbox=outbox, lease_seconds=settings.lease_seconds
+        engine=backbone.engine, outbox=backbone.outbox, lease_seconds=settings.lease_seconds
     )
-    producer = RecordProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client_id=GROUP_ID,
-        security=settings.kafka_security(),
-    )
-    announcer = Announcer(engine=engine, outbox=outbox, publisher=producer, metrics=metrics)
     gateway = SmtpMailGateway(
         server=_smtp_server(settings), metrics=metrics, call_seconds_max=settings.send_seconds_max
     )
@@ -119,12 +108,10 @@ def build_app(
         items_max=settings.held_max,
         alone=lambda attempt: attempt.repeats > 0,
     )
-    inbox = Inbox(consumer=GROUP_ID, dead_letters=producer, clock=clock, metrics=metrics)
-    broker = build_broker(settings=settings, client_id=GROUP_ID)
-    broker.include_router(
+    backbone.broker.include_router(
         build_router(
-            group=group_of(settings=settings, group_id=GROUP_ID),
-            inbox=inbox,
+            group=backbone.group,
+            inbox=backbone.inbox,
             tell_customers=TellCustomers(
                 notifications=notifications,
                 lanes=lanes,
@@ -133,10 +120,11 @@ def build_app(
                 clock=clock,
                 metrics=metrics,
             ),
-            keep_contacts=KeepContacts(contacts=SqlContacts(engine=engine), metrics=metrics),
+            keep_contacts=KeepContacts(
+                contacts=SqlContacts(engine=backbone.engine), metrics=metrics
+            ),
         )
     )
-    consumers = Consumers(broker=broker, progress=inbox.progress, clock=clock)
     jobs = Jobs(
         tell_due=TellDue(
             notifications=notifications,
@@ -163,16 +151,16 @@ def build_app(
     }
     service = Service(
         name=GROUP_ID,
-        doors=(consumers,),
+        doors=(backbone.consumers,),
         loops=loops,
         drains=(lanes.close, settler.drain, announcer.drain),
-        closes=(gateway.close, producer.close, engine.dispose),
-        live={"consumers": consumers.check_live},
+        closes=(gateway.close, *backbone.closes),
+        live={"consumers": backbone.consumers.check_live},
         # A mail server that is away makes no difference here: the backlog is durable.
-        ready={"database": database_check(engine), "kafka": consumers.check_ready},
+        ready={"database": backbone.database_ready, "kafka": backbone.consumers.check_ready},
         registry=metrics.registry,
     )
-    return App(service=service, broker=broker, jobs=jobs, metrics=metrics)
+    return App(service=service, broker=backbone.broker, jobs=jobs, metrics=metrics)
 
 
 def _smtp_server(settings: Settings) -> SmtpServer:

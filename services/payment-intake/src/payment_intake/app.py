@@ -26,15 +26,9 @@ from payment_intake.metrics import Metrics
 from payment_intake.ports import Incoming, Outcome
 from payment_intake.settings import Settings
 from payment_intake.usecases import AnnounceAgain, FollowMovements, StateDelays, TakeEvents
+from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
-from shared.db.engine import build_engine
-from shared.db.health import database_check
 from shared.ids import uuid7
-from shared.messaging.consumers import Consumers, build_broker, group_of
-from shared.messaging.inbox import Inbox
-from shared.messaging.producer import RecordProducer
-from shared.outbox.announcer import Announcer
-from shared.outbox.table import Outbox
 from shared.runtime.http import HttpServer
 from shared.runtime.problems import BearerKeys
 from shared.runtime.service import Service, every
@@ -57,22 +51,17 @@ class App:
 def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
     """Put payment-intake together; nothing is opened before the service is served."""
     metrics = Metrics()
-    engine = build_engine(
-        url=settings.database_url.get_secret_value(),
-        application_name=GROUP_ID,
-        pool_size=settings.database_pool_size,
-        tls_ca_file=settings.database_tls_ca_file,
+    backbone = build_backbone(
+        settings=settings,
+        group_id=GROUP_ID,
+        outbox_rows=outbox_rows,
+        metrics=metrics,
+        clock=clock,
     )
-    outbox = Outbox(table=outbox_rows)
-    producer = RecordProducer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
-        client_id=GROUP_ID,
-        security=settings.kafka_security(),
-    )
-    announcer = Announcer(engine=engine, outbox=outbox, publisher=producer, metrics=metrics)
+    announcer = backbone.announcer
     store = SqlStore(
-        engine=engine,
-        outbox=outbox,
+        engine=backbone.engine,
+        outbox=backbone.outbox,
         announce=announcer,
         announce_again_seconds=settings.announce_again_after_seconds,
     )
@@ -115,19 +104,16 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
         size_max_bytes=settings.request_size_max_bytes,
         seconds_max=settings.request_seconds_max,
     )
-    inbox = Inbox(consumer=GROUP_ID, dead_letters=producer, clock=clock, metrics=metrics)
-    broker = build_broker(settings=settings, client_id=GROUP_ID)
-    broker.include_router(
+    backbone.broker.include_router(
         build_router(
-            group=group_of(settings=settings, group_id=GROUP_ID),
-            inbox=inbox,
+            group=backbone.group,
+            inbox=backbone.inbox,
             read_portal=PortalRecords(reader=portal_reader, clock=clock, metrics=metrics),
             take_batch=take_batch,
             follow=FollowMovements(store=store, metrics=metrics),
             clock=clock,
         )
     )
-    consumers = Consumers(broker=broker, progress=inbox.progress, clock=clock)
     jobs = Jobs(
         announce_again=AnnounceAgain(
             store=store,
@@ -163,17 +149,24 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
                 port=settings.http_port,
                 drain_seconds=settings.drain_seconds,
             ),
-            consumers,
+            backbone.consumers,
         ),
         loops=loops,
         drains=(taker.drain, announcer.drain),
-        closes=(producer.close, engine.dispose),
-        live={"consumers": consumers.check_live},
+        closes=backbone.closes,
+        live={"consumers": backbone.consumers.check_live},
         # Kafka may be away: what is accepted then waits in the outbox, so webhooks stay welcome.
-        ready={"database": database_check(engine)},
+        ready={"database": backbone.database_ready},
         registry=metrics.registry,
     )
-    return App(service=service, broker=broker, ingress=ingress, api=api, jobs=jobs, metrics=metrics)
+    return App(
+        service=service,
+        broker=backbone.broker,
+        ingress=ingress,
+        api=api,
+        jobs=jobs,
+        metrics=metrics,
+    )
 
 
 def _doors(settings: Settings, *, portal_reader: PortalReader, metrics: Metrics) -> dict[str, Door]:

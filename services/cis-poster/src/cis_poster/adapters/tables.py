@@ -17,13 +17,10 @@ from sqlalchemy import (
 )
 
 from cis_poster.domain import Kind, Status
+from shared.db.columns import one_of
 from shared.outbox.table import outbox_table
 
 metadata = MetaData(schema="cis_poster")
-
-
-def _one_of(column: str, values: type[Kind] | type[Status]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 _UNSETTLED = text("status IN ('due', 'attempting', 'unknown')")
@@ -54,8 +51,8 @@ postings = Table(
     Column("balance_after_cents", BigInteger),
     Column("taken_at", DateTime(timezone=True), nullable=False),
     Column("settled_at", DateTime(timezone=True)),
-    CheckConstraint(_one_of("status", Status), name="postings_status_known"),
-    CheckConstraint(_one_of("kind", Kind), name="postings_kind_known"),
+    CheckConstraint(one_of("status", Status), name="postings_status_known"),
+    CheckConstraint(one_of("kind", Kind), name="postings_kind_known"),
     CheckConstraint("amount_cents > 0", name="postings_amount_positive"),
     CheckConstraint(
         "status <> 'posted' OR cis_reference IS NOT NULL", name="postings_posted_has_reference"

@@ -18,13 +18,10 @@ from sqlalchemy import (
 )
 
 from notifier.domain import Kind, Status
+from shared.db.columns import one_of
 from shared.outbox.table import outbox_table
 
 metadata = MetaData(schema="notifier")
-
-
-def _one_of(column: str, values: type[Kind] | type[Status]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 _UNSETTLED = text("status IN ('due', 'sending')")
@@ -56,8 +53,8 @@ notifications = Table(
     Column("message_id", Text),
     Column("taken_at", DateTime(timezone=True), nullable=False),
     Column("settled_at", DateTime(timezone=True)),
-    CheckConstraint(_one_of("status", Status), name="notifications_status_known"),
-    CheckConstraint(_one_of("kind", Kind), name="notifications_kind_known"),
+    CheckConstraint(one_of("status", Status), name="notifications_status_known"),
+    CheckConstraint(one_of("kind", Kind), name="notifications_kind_known"),
     CheckConstraint("amount_cents > 0", name="notifications_amount_positive"),
     CheckConstraint(
         "status <> 'sent' OR message_id IS NOT NULL", name="notifications_sent_has_message_id"

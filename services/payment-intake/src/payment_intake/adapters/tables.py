@@ -1,7 +1,5 @@
 """The tables of schema `payment_intake`; migrations create what stands here."""
 
-from enum import StrEnum
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -22,13 +20,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from payment_intake.domain import MovementKind, MovementStatus, PaymentStatus
+from shared.db.columns import one_of
 from shared.outbox.table import outbox_table
 
 metadata = MetaData(schema="payment_intake")
-
-
-def _one_of(column: str, values: type[StrEnum]) -> str:
-    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
 
 
 events = Table(
@@ -94,7 +89,7 @@ payments = Table(
     Column("captured_at", DateTime(timezone=True)),
     Column("failed_at", DateTime(timezone=True)),
     Column("traceparent", Text),
-    CheckConstraint(_one_of("status", PaymentStatus), name="payments_status_known"),
+    CheckConstraint(one_of("status", PaymentStatus), name="payments_status_known"),
     CheckConstraint(
         "NOT credited OR (amount_cents > 0 AND currency IS NOT NULL)",
         name="payments_credited_has_amount",
@@ -136,8 +131,8 @@ movements = Table(
     Column("announce_at", DateTime(timezone=True)),
     Column("announcements", Integer, nullable=False, server_default="1"),
     Column("traceparent", Text),
-    CheckConstraint(_one_of("status", MovementStatus), name="movements_status_known"),
-    CheckConstraint(_one_of("kind", MovementKind), name="movements_kind_known"),
+    CheckConstraint(one_of("status", MovementStatus), name="movements_status_known"),
+    CheckConstraint(one_of("kind", MovementKind), name="movements_kind_known"),
     CheckConstraint("amount_cents > 0", name="movements_amount_positive"),
     # A payment's movements; a decline's chain is ended by its payment's id.
     Index("movements_payment", "payment_id"),
