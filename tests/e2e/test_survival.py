@@ -133,6 +133,23 @@ class TestSurvival:
 
         await pipeline.assert_exactly_once()
 
+    async def test_webhooks_are_taken_without_kafka_even_by_an_intake_that_starts_without_it(
+        self, pipeline: Pipeline, whole_stack: LocalStack
+    ) -> None:
+        await asyncio.to_thread(whole_stack.kafka.stop)
+        whole_stack.supervisor.kill(name="payment-intake")
+        await asyncio.to_thread(
+            whole_stack.supervisor.wait_ready, name="payment-intake", timeout_seconds=30
+        )
+        await pipeline.send(some_trains(pipeline, 60))
+        waiting = await pipeline.value("SELECT count(*) FROM payment_intake.outbox")
+        await asyncio.to_thread(whole_stack.kafka.start)
+
+        await pipeline.settled(timeout_seconds=90)
+
+        assert waiting == 60
+        await pipeline.assert_exactly_once()
+
     async def test_cis_that_applies_and_does_not_answer_is_asked_before_anything_is_sent_again(
         self, pipeline: Pipeline
     ) -> None:
