@@ -93,8 +93,10 @@ def settings(migrated: TestDatabase, kafka: KafkaBackend, mail_server: SmtpWorld
 
 
 @pytest.fixture(scope="module")
-async def app(settings: Settings) -> AsyncIterator[App]:
+async def app(settings: Settings, producer: RecordProducer) -> AsyncIterator[App]:
     """The service's doors and loops in this process, stopped in the service's own order.
+
+    After the producer, whose fixture creates the topics: consumers do not start without them.
 
     One for the module: joining a consumer group takes Kafka three seconds.
     """
@@ -102,6 +104,11 @@ async def app(settings: Settings) -> AsyncIterator[App]:
     loops = [asyncio.create_task(loop()) for loop in app.service.loops.values()]
     for door in app.service.doors:
         await door.start()
+
+    async def consumes() -> bool:
+        return await app.service.ready["kafka"]() is None
+
+    await eventually(consumes, seconds=60)
     yield app
     for door in app.service.doors:
         await door.stop()
@@ -215,9 +222,9 @@ class TestNotifier:
         mail_server.go_down()
         await producer.publish([encode(posting, stream=POSTINGS) for posting in postings])
         await eventually(lambda: _count(session, "settled_at IS NULL", at_least=60))
-        assert await app.service.ready["kafka"]() is None
-        assert await app.service.ready["database"]() is None
+        problems = [await app.service.ready[name]() for name in ("kafka", "database")]
         mail_server.come_back()
+        assert problems == [None, None]
         await settled(session, *postings)
         assert [len(mails(mail_server, account)) for account in accounts] == [1] * 60
 
