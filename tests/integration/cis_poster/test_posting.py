@@ -268,8 +268,9 @@ class TestOrder:
             world.cis.switch()
             await eventually(lambda: world._count_unsettled(0), within_seconds=20)
         assert_posted_once_in_order(world.cis, accepted)
-        facts = Counter(kind for kind, _ in await world.rows.facts())
-        assert facts["posting.posted"] == 240
+        # Who takes a batch second may find it settled, and states that again under the same ids.
+        stated = {key for kind, key in await world.rows.facts() if kind == "posting.posted"}
+        assert len(stated) == 240
 
     async def test_is_kept_behind_a_head_that_is_deferred(self, world: World) -> None:
         bad, good = world.accounts(2)
