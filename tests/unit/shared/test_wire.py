@@ -8,7 +8,7 @@ import pytest
 from shared.contracts.payments import PaymentAccepted
 from shared.contracts.portal import ContactChanged
 from shared.contracts.streams import PAYMENTS, PORTAL
-from shared.contracts.wire import UnreadableRecordError, decode, encode, fact_uuid
+from shared.contracts.wire import UnreadableRecordError, decode, encode
 
 KEY = UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -168,10 +168,6 @@ class TestDecoding:
             decode(RECORD.with_fields(amount_cents="4242424242424242"))
         assert caught.value.detail.startswith("amount_cents: ")
         assert "4242" not in str(caught.value)
-
-    def test_gives_the_envelopes_id_as_a_uuid_only_where_it_is_one(self):
-        assert fact_uuid(decode(RECORD)) == accepted().id()
-        assert fact_uuid(decode(RECORD.with_header("ce_id", b"evt-9"))) is None
 
 
 class TestMailboxes:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from faststream.kafka import KafkaMessage, KafkaRouter
 
-from payment_intake.domain import MovementKind, MovementStatus
+from payment_intake.domain import ENDING_NOTIFICATIONS, MovementStatus
 from payment_intake.ports import Heard, Incoming, Told
 from payment_intake.usecases import FollowMovements
 from shared.clock import Clock
@@ -27,12 +27,7 @@ from shared.messaging.inbox import Group, Inbox, on_batches
 
 GROUP_ID = "payment-intake"
 
-_ENDED_KINDS = {
-    "posted": MovementKind.PAYMENT,
-    "reversed": MovementKind.REVERSAL,
-    "reinstated": MovementKind.REINSTATEMENT,
-    "declined": MovementKind.DECLINE,
-}
+_ENDED_KINDS = {notification: kind for kind, notification in ENDING_NOTIFICATIONS.items()}
 
 
 class ReadPortalRecord(Protocol):

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
-from uuid import UUID
 
 from pydantic import ValidationError
 
@@ -160,14 +159,6 @@ def describe(error: ValidationError) -> str:
         f"{'.'.join(str(part) for part in entry['loc']) or 'body'}: {entry['msg']}"
         for entry in error.errors(include_url=False, include_input=False, include_context=False)
     )
-
-
-def fact_uuid(received: Received) -> UUID | None:
-    """Return the envelope's id where it is a UUID; a portal's event id need not be one."""
-    try:
-        return UUID(received.event_id)
-    except ValueError:
-        return None
 
 
 def _text_headers(record: KafkaRecord) -> dict[str, str]:
