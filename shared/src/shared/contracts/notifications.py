@@ -6,15 +6,35 @@ from uuid import UUID
 
 from shared.contracts.fact import AccountId, Fact, Instant
 
-NotificationKind = Literal["posted", "reversed", "reinstated", "delayed", "declined"]
+NotificationKind = Literal[
+    "posted",
+    "reversed",
+    "reinstated",
+    "delayed",
+    "declined",
+    "autopay_started",
+    "autopay_refused",
+    "autopay_stopped",
+    "autopay_invited",
+    "autopay_reminded",
+    "charge_announced",
+    "charge_held",
+    "charge_declined",
+    "charge_missed",
+    "charge_refunded",
+    "method_expiring",
+]
 
 
 class _NotificationFact(Fact):
     notification_id: UUID
     kind: NotificationKind
-    payment_id: UUID
+    payment_id: UUID | None
+    """The payment it tells of; None where it tells of none, as an announcement does."""
     posting_key: UUID | None
     """The posting it tells of; None for a decline, which has none."""
+    about: UUID | None = None
+    """The id of the fact that it tells of, for whoever stated that."""
     account_id: AccountId | None
     channel: Literal["email"] = "email"
 
@@ -22,7 +42,7 @@ class _NotificationFact(Fact):
         return str(self.notification_id)
 
     def partition_key(self) -> str:
-        return self.account_id or str(self.payment_id)
+        return self.account_id or str(self.payment_id or self.notification_id)
 
 
 class NotificationSent(_NotificationFact):

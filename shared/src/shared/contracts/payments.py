@@ -4,10 +4,14 @@ from datetime import date, datetime
 from typing import ClassVar, Literal
 from uuid import UUID
 
+from shared.contracts.enrolments import PaymentMethod, ProcessorName, Token
 from shared.contracts.fact import AccountId, Fact, Instant
 from shared.money import AmountCents, Currency
 
 ReversalReason = Literal["refund", "dispute", "ach_return"]
+DeclineCategory = Literal["soft", "hard", "withdrawn", "action_required"]
+"""What a decline means for the next attempt: it may succeed later; it never will; the customer
+has withdrawn the authorisation; the customer has to confirm it in person."""
 
 
 class _PaymentFact(Fact):
@@ -21,6 +25,8 @@ class _PaymentFact(Fact):
     amount_cents: AmountCents
     """What the ledger is to show: the charge without the convenience fee."""
     currency: Currency
+    charge_id: UUID | None = None
+    """The charge of autopay that this payment is, where it is one."""
 
     def partition_key(self) -> str:
         return self.account_id or str(self.payment_id)
@@ -105,6 +111,7 @@ class ChargeDeclined(_PaymentFact):
     TYPE: ClassVar[str] = "charge.declined"
     declined_at: Instant
     reason_code: str | None = None
+    category: DeclineCategory | None = None
     attempt: str
     """What tells one decline of a payment from its next: the processor's id of the charge."""
 
@@ -113,3 +120,63 @@ class ChargeDeclined(_PaymentFact):
 
     def happened_at(self) -> datetime:
         return self.declined_at
+
+
+class ChargeWithdrawn(Fact):
+    """A charge that autopay asked for was not made, or was given back."""
+
+    TYPE: ClassVar[str] = "charge.withdrawn"
+    charge_id: UUID
+    account_id: AccountId
+    attempt: int
+    reason: Literal["cancelled", "expired"]
+    is_refunded: bool
+    """Whether the money had been taken already, and goes back."""
+    amount_cents: AmountCents
+    currency: Currency
+    withdrawn_at: Instant
+
+    def key(self) -> str:
+        return f"{self.charge_id}:{self.attempt}:{self.reason}"
+
+    def partition_key(self) -> str:
+        return self.account_id
+
+    def happened_at(self) -> datetime:
+        return self.withdrawn_at
+
+
+class _MethodFact(Fact):
+    processor: ProcessorName
+    payment_method_token: Token
+
+    def partition_key(self) -> str:
+        return self.payment_method_token
+
+
+class MethodUpdated(_MethodFact):
+    """The processor knows a payment method's new particulars; its token stays the same."""
+
+    TYPE: ClassVar[str] = "method.updated"
+    method: PaymentMethod
+    updated_at: Instant
+
+    def key(self) -> str:
+        return f"{self.processor}:{self.payment_method_token}:{self.updated_at.isoformat()}"
+
+    def happened_at(self) -> datetime:
+        return self.updated_at
+
+
+class MandateWithdrawn(_MethodFact):
+    """The bank or the customer has withdrawn the mandate for a payment method."""
+
+    TYPE: ClassVar[str] = "mandate.withdrawn"
+    mandate_token: Token
+    withdrawn_at: Instant
+
+    def key(self) -> str:
+        return f"{self.processor}:{self.mandate_token}"
+
+    def happened_at(self) -> datetime:
+        return self.withdrawn_at

@@ -49,6 +49,9 @@ PAYMENTS = Stream(
         payments.PaymentReinstated,
         payments.PaymentDelayed,
         payments.ChargeDeclined,
+        payments.ChargeWithdrawn,
+        payments.MethodUpdated,
+        payments.MandateWithdrawn,
     ),
 )
 POSTINGS = Stream(
@@ -80,23 +83,34 @@ PORTAL = Stream(
         portal.CustomerRegistered,
         portal.ContactChanged,
         portal.AutopayEnrolled,
+        portal.AutopayChanged,
+        portal.AutopayPaused,
+        portal.AutopayResumed,
         portal.AutopayCancelled,
+        portal.AutopayInvitationDeclined,
     ),
 )
 AUTOPAY = Stream(
     name="autopay.v1",
     producer="autopay-scheduler",
     facts=(
-        autopay.ChargeRequested,
-        autopay.ChargeAnnounced,
         autopay.EnrolmentActivated,
+        autopay.EnrolmentRefused,
         autopay.EnrolmentStopped,
+        autopay.EnrolmentInvited,
+        autopay.MethodExpiring,
+        autopay.ChargeAnnounced,
+        autopay.ChargeHeld,
+        autopay.ChargeRequested,
+        autopay.ChargeCancelled,
+        autopay.ChargeFailed,
+        autopay.ChargeClosed,
     ),
 )
 BILLS = Stream(
     name="bills.v1",
     producer="cis",
-    facts=(bills.BillIssued, bills.BillChanged, bills.DisconnectScheduled),
+    facts=(bills.BillIssued, bills.BillChanged, bills.BillCancelled, bills.DisconnectScheduled),
 )
 
 STREAMS: Mapping[str, Stream] = MappingProxyType(
