@@ -27,14 +27,19 @@ LOCK = ROOT / "requirements.lock"
 UV_LOCK = ROOT / "scripts" / "uv-requirements.txt"
 UV_MIN = (0, 8)
 PYTHON_MIN = (3, 11)
-EDITABLES = ("shared", "services/payment-intake", "services/cis-poster", "services/notifier", "cli")
+EDITABLES = (
+    *("shared", "services/payment-intake", "services/cis-poster"),
+    *("services/autopay-scheduler", "services/notifier", "cli"),
+)
 LOCK_COMMAND = (
     *("pip", "compile", "--universal", "--generate-hashes", "--python-version", "3.11"),
     *("--no-emit-package", "paypost-shared", "--no-emit-package", "payment-intake"),
-    *("--no-emit-package", "cis-poster", "--no-emit-package", "notifier"),
+    *("--no-emit-package", "cis-poster", "--no-emit-package", "autopay-scheduler"),
+    *("--no-emit-package", "notifier"),
     *("--no-emit-index-url", "--no-header", "-o", "requirements.lock"),
     *("cli/pyproject.toml", "services/payment-intake/pyproject.toml"),
-    *("services/cis-poster/pyproject.toml", "services/notifier/pyproject.toml"),
+    *("services/cis-poster/pyproject.toml", "services/autopay-scheduler/pyproject.toml"),
+    "services/notifier/pyproject.toml",
     *("shared/pyproject.toml", "--group", "dev"),
 )
 
