@@ -1,0 +1,93 @@
+"""How much is charged, and why nothing is."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AmountRule(StrEnum):
+    """How much the customer chose to have charged."""
+
+    FULL_BALANCE = "full_balance"
+    STATEMENT_BALANCE = "statement_balance"
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the customer, and the city, set on the amount."""
+
+    amount: AmountRule
+    fixed_cents: int | None = None
+    minimum_cents: int | None = None
+    maximum_cents: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What is known of an account at one moment, in minor units."""
+
+    statement_cents: int
+    """The bill's total due; zero or less where it is a credit."""
+    paid_since_cents: int
+    """Posted to the account since the bill was stated, reversals taken off."""
+    balance_cents: int | None
+    """The whole balance as the CIS last said; None where it never did."""
+    open_cents: int
+    """Asked for by autopay and not on the ledger yet: never asked for twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """So much is to be charged."""
+
+    amount_cents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Nothing is to be charged, and nobody has to do anything."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """More is owed than the customer's maximum: the customer is asked."""
+
+    amount_cents: int
+    maximum_cents: int
+
+
+Verdict = Charge | Skip | Hold
+
+
+def due_cents(*, limits: Limits, owed: Owed) -> int:
+    """Return what the rule asks for now; zero or less where nothing is owed.
+
+    Never more than the balance, where that is known, less what is already asked for: a customer
+    who paid by other means is charged the rest, or nothing.
+    """
+    statement_cents = owed.statement_cents - owed.paid_since_cents
+    balance_cents = statement_cents if owed.balance_cents is None else owed.balance_cents
+    match limits.amount:
+        case AmountRule.FULL_BALANCE:
+            return balance_cents - owed.open_cents
+        case AmountRule.STATEMENT_BALANCE:
+            return min(statement_cents, balance_cents) - owed.open_cents
+        case AmountRule.FIXED:
+            return min(limits.fixed_cents or 0, balance_cents - owed.open_cents)
+
+
+def judge(*, limits: Limits, owed: Owed, limit_cents: int) -> Verdict:
+    """Return what is to be done about a bill now; `limit_cents` is the city's own maximum."""
+    amount_cents = due_cents(limits=limits, owed=owed)
+    if amount_cents <= 0:
+        if owed.open_cents > 0:
+            return Skip("charge_under_way")
+        return Skip("in_credit" if (owed.balance_cents or 0) < 0 else "paid")
+    if limits.minimum_cents is not None and amount_cents < limits.minimum_cents:
+        return Skip("below_minimum")
+    maximum_cents = min(limits.maximum_cents or limit_cents, limit_cents)
+    if amount_cents > maximum_cents:
+        return Hold(amount_cents, maximum_cents)
+    return Charge(amount_cents)

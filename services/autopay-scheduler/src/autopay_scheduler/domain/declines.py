@@ -1,0 +1,79 @@
+"""What follows from a decline.
+
+Sources: Nacha Operating Rules, subsection 2.13.4 (an entry returned R01 or R09 may be reinitiated
+at most twice within 180 days); the card networks' limits on repeated authorisations (Visa: 15 in
+30 days; Mastercard: 10 in 24 hours), far above what is done here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from autopay_scheduler.domain.days import Calendar, open_day
+from shared.contracts.autopay import NextStep
+from shared.contracts.payments import DeclineCategory
+
+REPRESENTED_CODES = frozenset({"R01", "R09"})
+REPRESENTMENTS_MAX = 2
+REPRESENTMENT_DAYS_MAX = 180
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decline:
+    """One decline of one attempt."""
+
+    id: str
+    """The processor's id of the attempt."""
+    category: DeclineCategory
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What is done about it."""
+
+    step: NextStep
+    attempt_on: date | None = None
+
+
+def next_step(
+    *,
+    decline: Decline,
+    is_bank_debit: bool,
+    attempt: int,
+    first_attempt_on: date,
+    today: date,
+    retry_days: Sequence[int],
+    calendar: Calendar,
+) -> Next:
+    """Return what follows from a decline of attempt number `attempt`.
+
+    `retry_days` are counted from the first attempt; a return that arrives later than its retry
+    day is presented again on the next day.
+    """
+    match decline.category:
+        case "withdrawn" | "hard":
+            return Next("stop")
+        case "action_required":
+            return Next("ask")
+        case "soft":
+            pass
+    if attempt > len(retry_days):
+        return Next("give_up")
+    attempt_on = max(
+        first_attempt_on + timedelta(days=retry_days[attempt - 1]), today + timedelta(days=1)
+    )
+    attempt_on = max(open_day(attempt_on, calendar=calendar), today + timedelta(days=1))
+    if is_bank_debit and not _may_be_represented(decline, attempt, first_attempt_on, attempt_on):
+        return Next("give_up")
+    return Next("retry", attempt_on)
+
+
+def _may_be_represented(
+    decline: Decline, attempt: int, first_attempt_on: date, attempt_on: date
+) -> bool:
+    return (
+        decline.code in REPRESENTED_CODES
+        and attempt <= REPRESENTMENTS_MAX
+        and attempt_on <= first_attempt_on + timedelta(days=REPRESENTMENT_DAYS_MAX)
+    )
