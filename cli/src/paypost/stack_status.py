@@ -17,11 +17,15 @@ from paypost.stack.state import StackState
 from paypost.stack.supervisor import accepts
 from paypost.traffic.processes import read_usage
 
-BACKLOG_METRICS = (
-    "payment_intake_unfinished_movements",
-    "cis_poster_backlog_postings",
-    "notifier_backlog_notifications",
-)
+BACKLOG_METRICS = {
+    "payment_intake_unfinished_movements": "{status}",
+    # Beside the movements of the same process, whose statuses have partly the same names.
+    "payment_intake_backlog_charges": "charges {status}",
+    "cis_poster_backlog_postings": "{status}",
+    "autopay_scheduler_backlog_charges": "{status}",
+    "notifier_backlog_notifications": "{status}",
+}
+"""What waits in a service, and how its line says so."""
 _TIMEOUT = aiohttp.ClientTimeout(total=3)
 
 
@@ -145,11 +149,20 @@ async def _backlog(session: aiohttp.ClientSession, url: str) -> dict[str, float]
             text = await response.text()
     except (aiohttp.ClientError, TimeoutError):
         return {}
+    return backlog_of(metrics=text)
+
+
+def backlog_of(*, metrics: str) -> dict[str, float]:
+    """Return what waits in a service by what its metrics say, without what is empty.
+
+    Args:
+        metrics: of one service, in Prometheus' text format.
+    """
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(metrics):
         for sample in family.samples:
             if sample.name in BACKLOG_METRICS and sample.value:
-                found[sample.labels["status"]] = sample.value
+                found[BACKLOG_METRICS[sample.name].format_map(sample.labels)] = sample.value
             elif sample.name.endswith("_outbox_rows") and sample.value:
                 found["in the outbox"] = sample.value
     return found

@@ -27,7 +27,13 @@ STATE = StackState(
     superuser_dsn="postgresql://postgres:s@127.0.0.1:20001/paypost",
     dsns={
         role: f"postgresql://{role}:p@127.0.0.1:20001/paypost"
-        for role in ("payment_intake", "cis_poster", "notifier", "reference_cis")
+        for role in (
+            "payment_intake",
+            "cis_poster",
+            "autopay_scheduler",
+            "notifier",
+            "reference_cis",
+        )
     },
     http_urls={
         "payment-intake": "http://127.0.0.1:20002",
@@ -35,11 +41,13 @@ STATE = StackState(
         "cis": "http://127.0.0.1:20004",
         "mail": "http://127.0.0.1:20005",
         "processor": "http://127.0.0.1:20006",
+        "autopay-scheduler": "http://127.0.0.1:20011",
     },
     ops_urls={
         "payment-intake": "http://127.0.0.1:20007",
         "cis-poster": "http://127.0.0.1:20008",
         "notifier": "http://127.0.0.1:20009",
+        "autopay-scheduler": "http://127.0.0.1:20012",
     },
     smtp_host="127.0.0.1",
     smtp_port=20010,
@@ -50,6 +58,7 @@ STATE = StackState(
         portal_api_key="portal-key",
         operator_key="operator-key",
         cis_api_key="cis-key",
+        processor_api_key="processor-key",
         postgres_superuser_password="s",
         postgres_passwords={},
     ),
@@ -57,6 +66,7 @@ STATE = StackState(
     cis_journal_path=Path("/state/cis-journal.jsonl"),
     mail_store_path=Path("/state/mail"),
     processor_journal_path=Path("/state/processor-journal.jsonl"),
+    charges_journal_path=Path("/state/charges-journal.jsonl"),
 )
 
 
@@ -98,6 +108,41 @@ class TestServiceEnvironment:
         assert json.loads(env["PAYMENT_INTAKE_TRUSTED_CAPTURE_SOURCES"]) == ["kiosk"]
         assert env["PAYMENT_INTAKE_CITY_TIME_ZONE"] == "America/Chicago"
         assert env["PAYMENT_INTAKE_HTTP_PORT"] == "20002"
+
+    def test_sends_intake_s_charges_to_the_processor_s_counterpart(self):
+        env = service_environment(service="payment-intake", state=STATE)
+        assert env["PAYMENT_INTAKE_STRIPE_API_BASE"] == "http://127.0.0.1:20006"
+        assert env["PAYMENT_INTAKE_STRIPE_API_KEY"] == "processor-key"
+        assert spec("processor").env["PROCESSOR_API_KEY"] == "processor-key"
+
+    def test_lets_the_operator_switch_charges_without_telling_intake_the_key(self):
+        env = service_environment(service="payment-intake", state=STATE)
+        assert json.loads(env["PAYMENT_INTAKE_OPERATOR_KEY_SHA256S"]) == [
+            hashlib.sha256(b"operator-key").hexdigest()
+        ]
+        assert "operator-key" not in "".join(env.values())
+
+    def test_tells_the_scheduler_its_city_and_whom_it_answers(self):
+        env = service_environment(service="autopay-scheduler", state=STATE)
+        prefix = "AUTOPAY_SCHEDULER_"
+        database = "postgresql+asyncpg://autopay_scheduler:p@127.0.0.1:20001/paypost"
+        operator, portal = (
+            hashlib.sha256(key).hexdigest() for key in (b"operator-key", b"portal-key")
+        )
+        assert env == {
+            f"{prefix}ENVIRONMENT": "local",
+            f"{prefix}DATABASE_URL": database,
+            f"{prefix}KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:20000",
+            f"{prefix}KAFKA_GROUP_INSTANCE_ID": "autopay-scheduler",
+            f"{prefix}OPS_HOST": "127.0.0.1",
+            f"{prefix}OPS_PORT": "20012",
+            f"{prefix}HTTP_HOST": "127.0.0.1",
+            f"{prefix}HTTP_PORT": "20011",
+            f"{prefix}OPERATOR_KEY_SHA256S": f'["{operator}"]',
+            f"{prefix}PORTAL_API_KEY_SHA256S": f'["{portal}"]',
+            f"{prefix}CITY_TIME_ZONE": "America/Chicago",
+            f"{prefix}PORTAL_URL": "https://portal.city.example",
+        }
 
     def test_gives_the_poster_its_key_and_the_operator_s_hash_only(self):
         env = service_environment(service="cis-poster", state=STATE)

@@ -1,3 +1,4 @@
+import json
 import os
 import stat
 from pathlib import Path
@@ -58,6 +59,7 @@ class TestStackState:
             state = described(directory)
         assert state.secrets.portal_api_key not in repr(state)
         assert state.secrets.postgres_superuser_password not in repr(state)
+        assert state.secrets.processor_api_key not in repr(state)
 
     def test_is_not_there_where_no_stack_was_ever_up(self, directory):
         with pytest.raises(StackNotRunningError, match="nobody runs it") as caught:
@@ -76,6 +78,26 @@ class TestStackState:
             with pytest.raises(StackNotRunningError, match="still starting"):
                 StackState.load("tried")
             assert not StackState.load("tried", require_ready=False).ready
+
+
+class TestDescribe:
+    def test_gives_every_process_an_address_of_its_own(self, directory):
+        with directory.acquire():
+            state = described(directory)
+        services = {"payment-intake", "cis-poster", "autopay-scheduler", "notifier"}
+        assert state.ops_urls.keys() == services
+        assert state.http_urls.keys() == (services - {"notifier"}) | {"cis", "mail", "processor"}
+        urls = [*state.http_urls.values(), *state.ops_urls.values()]
+        ports = [int(url.removeprefix("http://127.0.0.1:")) for url in urls]
+        ports += [state.postgres_port, state.smtp_port]
+        assert len(set(ports)) == len(ports)
+
+    def test_gives_every_role_a_way_into_the_database(self, directory):
+        with directory.acquire():
+            state = described(directory)
+        roles = {"payment_intake", "cis_poster", "autopay_scheduler", "notifier", "reference_cis"}
+        assert state.dsns.keys() == roles
+        assert all(dsn.startswith(f"postgresql://{role}:") for role, dsn in state.dsns.items())
 
 
 class TestStackDirectory:
@@ -97,6 +119,31 @@ class TestStackDirectory:
             second = directory.secrets(sources=("portal", "kiosk"), roles=("notifier", "other"))
         assert second.standard_webhook_secrets.keys() == {"portal", "kiosk"}
         assert second.postgres_passwords["notifier"] == first.postgres_passwords["notifier"]
+
+    def test_makes_up_a_secret_that_an_older_version_did_not_know(self, directory):
+        with directory.acquire():
+            first = directory.secrets(sources=WEBHOOK_SOURCES, roles=ROLES)
+            kept = json.loads(directory.secrets_path.read_text())
+            del kept["processor_api_key"]
+            directory.secrets_path.write_text(json.dumps(kept))
+            second = directory.secrets(sources=WEBHOOK_SOURCES, roles=ROLES)
+            third = directory.secrets(sources=WEBHOOK_SOURCES, roles=ROLES)
+        assert second.processor_api_key.startswith("sk_test_")
+        assert second.processor_api_key != first.processor_api_key
+        assert third == second
+        # The data live on under the passwords that they were made with.
+        assert second.postgres_superuser_password == first.postgres_superuser_password
+        assert second.postgres_passwords == first.postgres_passwords
+        assert second.stripe_webhook_secret == first.stripe_webhook_secret
+
+    @pytest.mark.parametrize("kept", ["", "[]", '{"cis_api_key": 7}', '{"operator_key": {}}'])
+    def test_makes_up_all_where_what_is_kept_are_no_secrets(self, directory, kept):
+        with directory.acquire():
+            directory.secrets_path.write_text(kept)
+            made = directory.secrets(sources=WEBHOOK_SOURCES, roles=ROLES)
+            assert made.cis_api_key.startswith("cis_")
+            assert made.operator_key.startswith("operator_")
+            assert directory.secrets(sources=WEBHOOK_SOURCES, roles=ROLES) == made
 
     def test_keeps_the_logs_of_the_run_before(self, directory):
         with directory.acquire():

@@ -46,12 +46,14 @@ from paypost.stack.watchdog import Watchdog
 HOST = "127.0.0.1"
 SERVERS = ("kafka", "postgres")
 COUNTERPARTS = ("cis", "mail", "processor")
-SERVICES = ("payment-intake", "cis-poster", "notifier")
+SERVICES = ("payment-intake", "cis-poster", "autopay-scheduler", "notifier")
+SERVICES_WITH_API = ("payment-intake", "cis-poster", "autopay-scheduler")
 PARTS = frozenset({*SERVERS, *COUNTERPARTS, *SERVICES})
 WEBHOOK_SOURCES = ("portal", "kiosk")
 TRUSTED_CAPTURE_SOURCES = ("kiosk",)
 CITY_NAME = "City of Example Utilities"
 CITY_TIME_ZONE = "America/Chicago"
+PORTAL_URL = "https://portal.city.example"
 SENDER_ADDRESS = "billing@city.example"
 READY_TIMEOUT_SECONDS = 60.0
 # Longer than the services' own limit (20 s), so that they are never cut off while they keep it.
@@ -111,9 +113,7 @@ def describe(
         postgres_port=postgres_port,
         superuser_dsn=dsn(SUPERUSER, secrets.postgres_superuser_password),
         dsns={role: dsn(role, secrets.postgres_passwords[role]) for role in ROLES},
-        http_urls={
-            name: url(name) for name in ("payment-intake", "cis-poster", "cis", "mail", "processor")
-        },
+        http_urls={name: url(name) for name in (*SERVICES_WITH_API, *COUNTERPARTS)},
         ops_urls={name: url(f"{name} ops") for name in SERVICES},
         smtp_host=HOST,
         smtp_port=ports.port("smtp"),
@@ -125,6 +125,7 @@ def describe(
         cis_journal_path=directory.data / "cis-journal.jsonl",
         mail_store_path=directory.data / "mail",
         processor_journal_path=directory.data / "processor-journal.jsonl",
+        charges_journal_path=directory.data / "charges-journal.jsonl",
     )
 
 
@@ -150,6 +151,9 @@ def service_environment(*, service: str, state: StackState) -> dict[str, str]:
                 source: [secret] for source, secret in secrets.standard_webhook_secrets.items()
             },
             "portal_api_key_sha256s": [_sha256(secrets.portal_api_key)],
+            "operator_key_sha256s": [_sha256(secrets.operator_key)],
+            "stripe_api_key": secrets.processor_api_key,
+            "stripe_api_base": state.http_urls["processor"],
             "trusted_capture_sources": list(TRUSTED_CAPTURE_SOURCES),
             "city_time_zone": CITY_TIME_ZONE,
         }
@@ -158,6 +162,13 @@ def service_environment(*, service: str, state: StackState) -> dict[str, str]:
             "cis_base_url": state.http_urls["cis"],
             "cis_api_key": secrets.cis_api_key,
             "operator_key_sha256s": [_sha256(secrets.operator_key)],
+        }
+    elif service == "autopay-scheduler":
+        settings |= {
+            "operator_key_sha256s": [_sha256(secrets.operator_key)],
+            "portal_api_key_sha256s": [_sha256(secrets.portal_api_key)],
+            "city_time_zone": CITY_TIME_ZONE,
+            "portal_url": PORTAL_URL,
         }
     elif service == "notifier":
         settings |= {
@@ -168,7 +179,7 @@ def service_environment(*, service: str, state: StackState) -> dict[str, str]:
             "sender_name": CITY_NAME,
             "city_name": CITY_NAME,
             "city_time_zone": CITY_TIME_ZONE,
-            "portal_url": "https://portal.city.example",
+            "portal_url": PORTAL_URL,
             "support_phone": "555-0100",
         }
     return {
@@ -206,7 +217,10 @@ def counterpart_environment(*, counterpart: str, state: StackState) -> dict[str,
             "CIS_DATABASE_URL": state.dsns[REFERENCE_CIS_ROLE],
             "CIS_API_KEY": state.secrets.cis_api_key,
         },
-        "processor": {"STRIPE_WEBHOOK_SECRET": state.secrets.stripe_webhook_secret},
+        "processor": {
+            "STRIPE_WEBHOOK_SECRET": state.secrets.stripe_webhook_secret,
+            "PROCESSOR_API_KEY": state.secrets.processor_api_key,
+        },
     }
     return values.get(counterpart, {})
 

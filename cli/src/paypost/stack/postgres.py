@@ -43,7 +43,7 @@ from paypost.stack.watchdog import Watchdog
 MAJOR_VERSION_MIN = 15
 SUPERUSER = "postgres"
 DATABASE = "paypost"
-SERVICE_ROLES = ("payment_intake", "cis_poster", "notifier")
+SERVICE_ROLES = ("payment_intake", "cis_poster", "autopay_scheduler", "notifier")
 REFERENCE_CIS_ROLE = "reference_cis"
 ROLES = (*SERVICE_ROLES, REFERENCE_CIS_ROLE)
 

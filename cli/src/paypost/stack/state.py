@@ -24,7 +24,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from paypost.stack.locks import FileLock, LockHeldError, is_locked
 from paypost.stack.supervisor import ProcessIdentity
@@ -66,15 +66,19 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+_KEPT_SECRETS = TypeAdapter(dict[str, str | dict[str, str]])
+
+
 class StackSecrets(_Frozen):
     """What was made up for one stack and is known to nobody else; kept over its restarts.
 
     Attributes:
         stripe_webhook_secret: signs the processor's webhooks.
         standard_webhook_secrets: by source, for Standard Webhooks.
-        portal_api_key: the portal's bearer key at payment-intake.
-        operator_key: the operator's bearer key at cis-poster.
+        portal_api_key: the portal's bearer key at payment-intake and autopay-scheduler.
+        operator_key: the operator's bearer key at every service that has an operator's API.
         cis_api_key: cis-poster's key at the CIS.
+        processor_api_key: payment-intake's key at the processor.
         postgres_superuser_password: of the role `postgres`.
         postgres_passwords: of the other roles, by name.
     """
@@ -84,6 +88,7 @@ class StackSecrets(_Frozen):
     portal_api_key: str = Field(repr=False)
     operator_key: str = Field(repr=False)
     cis_api_key: str = Field(repr=False)
+    processor_api_key: str = Field(repr=False)
     postgres_superuser_password: str = Field(repr=False)
     postgres_passwords: dict[str, str] = Field(repr=False)
 
@@ -100,9 +105,29 @@ class StackSecrets(_Frozen):
             portal_api_key=f"portal_{secrets.token_urlsafe(32)}",
             operator_key=f"operator_{secrets.token_urlsafe(32)}",
             cis_api_key=f"cis_{secrets.token_urlsafe(32)}",
+            # As Stripe's test mode has it, so that nobody takes it for a key that moves money.
+            processor_api_key=f"sk_test_{secrets.token_urlsafe(32)}",
             postgres_superuser_password=secrets.token_urlsafe(24),
             postgres_passwords={role: secrets.token_urlsafe(24) for role in roles},
         )
+
+    def filled_from(self, *, kept: bytes) -> Self:
+        """What is kept, and these where it lacks one: an older version knew of fewer.
+
+        Args:
+            kept: an object of secrets as JSON, perhaps without some of them.
+
+        Raises:
+            ValidationError: it is no such object, or holds something that is no secret.
+        """
+        values = self.model_dump()
+        for name, value in _KEPT_SECRETS.validate_json(kept).items():
+            made = values.get(name)
+            if isinstance(made, dict) and isinstance(value, dict):
+                values[name] = made | value
+            else:
+                values[name] = value
+        return type(self).model_validate(values)
 
 
 class StackState(_Frozen):
@@ -126,6 +151,7 @@ class StackState(_Frozen):
         cis_journal_path: the reference CIS's own record of what it applied.
         mail_store_path: the folder in which the mail sink keeps what it got.
         processor_journal_path: every attempt of the processor to deliver an event.
+        charges_journal_path: the processor's own record of what it was asked to charge.
     """
 
     name: str
@@ -147,6 +173,7 @@ class StackState(_Frozen):
     cis_journal_path: Path
     mail_store_path: Path
     processor_journal_path: Path
+    charges_journal_path: Path
 
     @classmethod
     def load(cls, name: str | None = None, *, require_ready: bool = True) -> Self:
@@ -283,14 +310,7 @@ class StackDirectory:
         """The secrets of this stack: those kept, with what they lack made up; stored at once."""
         made = StackSecrets.generate(sources=sources, roles=roles)
         with contextlib.suppress(FileNotFoundError, ValidationError):
-            kept = StackSecrets.model_validate_json(self.secrets_path.read_bytes())
-            made = kept.model_copy(
-                update={
-                    "standard_webhook_secrets": made.standard_webhook_secrets
-                    | kept.standard_webhook_secrets,
-                    "postgres_passwords": made.postgres_passwords | kept.postgres_passwords,
-                }
-            )
+            made = made.filled_from(kept=self.secrets_path.read_bytes())
         _write_closed(path=self.secrets_path, text=made.model_dump_json(indent=2) + "\n")
         return made
 
