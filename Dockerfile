@@ -1,5 +1,5 @@
 # One image for every service: `docker build --build-arg SERVICE=cis-poster .`
-# Besides the services, SERVICE=reference-cis makes the counterpart for local use.
+# Besides the services, SERVICE=reference-cis makes the counterparts for local use.
 
 FROM python:3.11.14-slim-bookworm AS build
 ARG SERVICE
@@ -9,9 +9,10 @@ COPY requirements.lock deploy/compose/select_lock.py ./
 # What the service needs, in the locked versions, each checked against its hash; what builds our own
 # packages stays behind in this stage.
 RUN case "$SERVICE" in \
-        payment-intake | cis-poster | notifier) roots="paypost-shared $SERVICE" ;; \
+        payment-intake | cis-poster | autopay-scheduler | notifier) roots="paypost-shared $SERVICE" ;; \
         reference-cis) roots="paypost-shared" ;; \
-        *) echo "SERVICE is to be payment-intake, cis-poster, notifier or reference-cis" >&2; exit 1 ;; \
+        *) echo "SERVICE is to be payment-intake, cis-poster, autopay-scheduler, notifier or" \
+            "reference-cis" >&2; exit 1 ;; \
     esac \
     && python select_lock.py requirements.lock $roots > service.lock \
     && python select_lock.py requirements.lock hatchling > build.lock \

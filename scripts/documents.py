@@ -14,9 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = {
     "docs/asyncapi/payment-intake.json": ("payment_intake", "asyncapi"),
     "docs/asyncapi/cis-poster.json": ("cis_poster", "asyncapi"),
+    "docs/asyncapi/autopay-scheduler.json": ("autopay_scheduler", "asyncapi"),
     "docs/asyncapi/notifier.json": ("notifier", "asyncapi"),
     "docs/openapi/payment-intake.json": ("payment_intake", "openapi"),
     "docs/openapi/cis-poster.json": ("cis_poster", "openapi"),
+    "docs/openapi/autopay-scheduler.json": ("autopay_scheduler", "openapi"),
 }
 """Which file holds what which package prints."""
 

@@ -2,6 +2,7 @@
 -- image, in the database that POSTGRES_DB names; passwords come from the environment.
 \getenv payment_intake_password PAYMENT_INTAKE_PASSWORD
 \getenv cis_poster_password CIS_POSTER_PASSWORD
+\getenv autopay_scheduler_password AUTOPAY_SCHEDULER_PASSWORD
 \getenv notifier_password NOTIFIER_PASSWORD
 \getenv reference_cis_password REFERENCE_CIS_PASSWORD
 
@@ -17,6 +18,11 @@ CREATE ROLE cis_poster LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'cis_
 GRANT CONNECT, TEMPORARY ON DATABASE paypost TO cis_poster;
 CREATE SCHEMA cis_poster AUTHORIZATION cis_poster;
 ALTER ROLE cis_poster IN DATABASE paypost SET search_path = cis_poster;
+
+CREATE ROLE autopay_scheduler LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'autopay_scheduler_password';
+GRANT CONNECT, TEMPORARY ON DATABASE paypost TO autopay_scheduler;
+CREATE SCHEMA autopay_scheduler AUTHORIZATION autopay_scheduler;
+ALTER ROLE autopay_scheduler IN DATABASE paypost SET search_path = autopay_scheduler;
 
 CREATE ROLE notifier LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE PASSWORD :'notifier_password';
 GRANT CONNECT, TEMPORARY ON DATABASE paypost TO notifier;
