@@ -1,15 +1,24 @@
+import asyncio
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import asyncpg
 import psutil
 import pytest
 from tests.support.processes import OWNER, alive, eventually, mentioning, start_owner
 
 from paypost.stack.local import LocalStack
-from paypost.stack.state import StackNotRunningError, StackRunningError, StackState, stop_stack
+from paypost.stack.state import (
+    StackDirectory,
+    StackNotRunningError,
+    StackRunningError,
+    StackState,
+    stop_stack,
+)
 from paypost.stack.supervisor import accepts
 
 
@@ -112,6 +121,26 @@ class TestLocalStack:
             ("postgres", "starting"),
             ("postgres", "ready"),
         ]
+
+    async def test_takes_up_the_data_of_a_version_that_knew_one_service_less(self, state_dir):
+        async with LocalStack(name="one", parts={"postgres"}) as stack:
+            before = stack.state
+            admin = await asyncpg.connect(before.superuser_dsn)
+            await admin.execute("DROP SCHEMA autopay_scheduler")
+            await admin.execute("DROP OWNED BY autopay_scheduler")
+            await admin.execute("DROP ROLE autopay_scheduler")
+            await admin.close()
+        secrets_path = StackDirectory.of(name="one").secrets_path
+        kept = json.loads(secrets_path.read_text())
+        del kept["postgres_passwords"]["autopay_scheduler"]
+        del kept["processor_api_key"]
+        await asyncio.to_thread(secrets_path.write_text, json.dumps(kept))
+
+        async with LocalStack(name="one", parts={"postgres"}) as stack:
+            assert stack.state.superuser_dsn == before.superuser_dsn
+            session = await asyncpg.connect(stack.state.dsns["autopay_scheduler"])
+            assert await session.fetchval("SELECT current_schema") == "autopay_scheduler"
+            await session.close()
 
     def test_starts_from_nothing_when_asked_to(self, state_dir):
         with LocalStack(name="one", parts={"postgres"}) as stack:
