@@ -38,7 +38,8 @@ class Status(StrEnum):
     FAILED = "failed"
     """Declined, and not presented again."""
     SKIPPED = "skipped"
-    """Nothing to charge: paid otherwise, in credit, paused, below the minimum."""
+    """Nothing to charge: paid otherwise, in credit, paused, below the minimum. Planned again when
+    that changes before its day."""
     MISSED = "missed"
     """It should have been charged and could not be: the customer is told and a clerk sees it."""
     CANCELLED = "cancelled"
@@ -80,6 +81,10 @@ TRANSITIONS: Mapping[tuple[Status | None, Status], str | None] = MappingProxyTyp
         (Status.PENDING, Status.FAILED): ChargeFailed.TYPE,
         (Status.PENDING, Status.CANCELLED): ChargeClosed.TYPE,
         (Status.PENDING, Status.REFUNDED): ChargeClosed.TYPE,
+        (Status.SKIPPED, Status.PLANNED): None,
+        (Status.SKIPPED, Status.SKIPPED): ChargeClosed.TYPE,
+        (Status.SKIPPED, Status.HELD): ChargeHeld.TYPE,
+        (Status.PLANNED, Status.PLANNED): None,
         (Status.RETRYING, Status.REQUESTED): ChargeRequested.TYPE,
         (Status.RETRYING, Status.SKIPPED): ChargeClosed.TYPE,
         (Status.RETRYING, Status.HELD): ChargeHeld.TYPE,
@@ -166,9 +171,9 @@ def decide(
     verdict = judge(limits=limits, owed=owed, limit_cents=limit_cents)
     if not isinstance(verdict, Charge):
         return verdict
-    if today > charge_on + timedelta(days=late_grace_days):
-        return Miss("late")
     ceiling = ceiling_cents(announcements, limits=limits, today=today, rule=notice)
+    if today > charge_on + timedelta(days=late_grace_days):
+        return Miss("notice_not_kept" if ceiling is None else "late")
     if ceiling is None:
         return Wait("notice_not_kept")
     return Charge(min(verdict.amount_cents, ceiling))

@@ -7,12 +7,23 @@ varies in amount (1), or a range agreed with the customer within which none is o
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from enum import StrEnum
 
 from autopay_scheduler.domain.amounts import AmountRule, Limits
 from autopay_scheduler.domain.days import BusinessDays, Calendar, open_day
 
 NOTICE_DAYS_MIN = 10
 """12 CFR 1005.10(d)(1); a city may give more, never less."""
+
+
+class NoticeStatus(StrEnum):
+    """What became of telling the customer of an announcement."""
+
+    WAITING = "waiting"
+    SENT = "sent"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    """There is nobody to tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The outside systems of autopay-scheduler: PostgreSQL, the holiday calendar, files of the move."""

@@ -1,0 +1,218 @@
+"""What an account's bills, enrolment and payments make of its charges; pure.
+
+Invariant: planning the same situation again changes nothing, so it may run at any time, twice, or
+on two machines. A charge that intake was asked for is never planned again.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+from autopay_scheduler.domain.amounts import Charge, Hold, Owed, Skip, Verdict, judge
+from autopay_scheduler.domain.charges import Status, charge_id
+from autopay_scheduler.domain.city import City
+from autopay_scheduler.domain.days import charge_day
+from autopay_scheduler.domain.enrolments import Enrolment
+
+REPLANNED = frozenset({Status.PLANNED, Status.ANNOUNCED, Status.HELD, Status.SKIPPED})
+"""What planning may still change, as long as intake was never asked for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillState:
+    """An open bill, and what was paid since it was stated."""
+
+    bill_reference: str
+    due_date: date
+    statement_cents: int
+    paid_since_cents: int
+    currency: str
+    has_old_draft: bool = False
+    """Whether the old portal still drafts this due date."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeRecord:
+    """A charge as it is kept."""
+
+    id: UUID
+    enrolment_id: UUID
+    account_id: str
+    bill_reference: str
+    due_date: date
+    planned_on: date
+    chosen_on: date
+    """The day by the customer's rule."""
+    charge_on: date
+    """The day on which it is made: the notice may put it off."""
+    amount_cents: int
+    currency: str
+    status: Status
+    reason: str | None = None
+    act_at: datetime | None = None
+    attempt: int = 0
+    first_attempt_on: date | None = None
+    requested_cents: int | None = None
+    requested_at: datetime | None = None
+    valid_until: datetime | None = None
+    processor: str | None = None
+    payment_method_token: str | None = None
+    customer_token: str | None = None
+    mandate_token: str | None = None
+    cancelled_at: datetime | None = None
+    payment_id: UUID | None = None
+    declines: tuple[str, ...] = ()
+    paid_cents: int | None = None
+    closed_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """All that planning needs to know of one account."""
+
+    account_id: str
+    enrolment: Enrolment
+    taken_on: date
+    """The city's day on which the enrolment came: bills due before it are none of its business."""
+    bills: Sequence[BillState]
+    charges: Mapping[UUID, ChargeRecord]
+    """Of the enrolment, those that are open or not past."""
+    balance_cents: int | None
+    open_cents: int
+
+
+def plan(situation: Situation, *, now: datetime, city: City) -> list[ChargeRecord]:
+    """Return the charges that are new or changed; the rest stays as it is."""
+    today = city.calendar.today(now=now)
+    changed: list[ChargeRecord] = []
+    wanted: set[UUID] = set()
+    open_cents = situation.open_cents
+    for bill in sorted(situation.bills, key=lambda each: (each.due_date, each.bill_reference)):
+        if bill.due_date < situation.taken_on:
+            continue
+        key = charge_id(enrolment_id=situation.enrolment.id, due_date=bill.due_date)
+        if key in wanted:
+            # Two bills of one due date are one charge: the balance covers both.
+            continue
+        wanted.add(key)
+        known = situation.charges.get(key)
+        if known is not None and (known.status not in REPLANNED or known.attempt > 0):
+            continue
+        planned = _planned(key, bill, known, situation, open_cents, today, now, city)
+        if planned.status in (Status.PLANNED, Status.ANNOUNCED):
+            # What an earlier due date will take is not announced for a later one as well.
+            open_cents += planned.amount_cents
+        if planned != known:
+            changed.append(planned)
+    for key, known in situation.charges.items():
+        if key not in wanted and _is_superseded(known, situation):
+            changed.append(_superseded(known, situation, now))
+    return changed
+
+
+def _planned(
+    key: UUID,
+    bill: BillState,
+    known: ChargeRecord | None,
+    situation: Situation,
+    open_cents: int,
+    today: date,
+    now: datetime,
+    city: City,
+) -> ChargeRecord:
+    rule = situation.enrolment.rule
+    planned_on = known.planned_on if known else today
+    chosen_on = charge_day(
+        charge_on=rule.charge_on,
+        days_before=rule.days_before,
+        day_of_month=rule.day_of_month,
+        due_date=bill.due_date,
+        not_before=planned_on,
+        calendar=city.calendar,
+    )
+    same_day = known is not None and known.chosen_on == chosen_on
+    charge_on = known.charge_on if known is not None and same_day else chosen_on
+    base = known or ChargeRecord(
+        id=key,
+        enrolment_id=situation.enrolment.id,
+        account_id=situation.account_id,
+        bill_reference=bill.bill_reference,
+        due_date=bill.due_date,
+        planned_on=planned_on,
+        chosen_on=chosen_on,
+        charge_on=charge_on,
+        amount_cents=0,
+        currency=bill.currency,
+        status=Status.PLANNED,
+    )
+    if known is None and today > chosen_on + timedelta(days=city.late_grace_days):
+        return _ended(base, Status.MISSED, "late", now)
+    match _verdict(bill, situation, open_cents, charge_on, city):
+        case Skip(reason):
+            if base.status is Status.SKIPPED and base.reason == reason:
+                return base
+            return _ended(base, Status.SKIPPED, reason, now)
+        case Hold(amount_cents, maximum_cents):
+            reason = f"above_maximum:{maximum_cents}"
+            if (base.status, base.amount_cents, base.reason) == (
+                Status.HELD,
+                amount_cents,
+                reason,
+            ):
+                return base
+            return replace(
+                base,
+                status=Status.HELD,
+                reason=reason,
+                amount_cents=amount_cents,
+                act_at=city.calendar.instant_of(bill.due_date + timedelta(days=1)),
+                closed_at=None,
+            )
+        case Charge(amount_cents):
+            is_told = base.status is Status.ANNOUNCED and amount_cents <= base.amount_cents
+            is_waiting = base.status is Status.PLANNED and amount_cents == base.amount_cents
+            if known is not None and same_day and (is_told or is_waiting):
+                return base
+            return replace(
+                base,
+                status=Status.PLANNED,
+                reason=None,
+                amount_cents=amount_cents,
+                bill_reference=bill.bill_reference,
+                chosen_on=chosen_on,
+                charge_on=charge_on,
+                act_at=now,
+                closed_at=None,
+            )
+
+
+def _verdict(
+    bill: BillState, situation: Situation, open_cents: int, charge_on: date, city: City
+) -> Verdict:
+    if bill.has_old_draft:
+        return Skip("drafted_by_old_portal")
+    if situation.enrolment.is_paused(on=charge_on):
+        return Skip("paused_by_customer")
+    owed = Owed(
+        statement_cents=bill.statement_cents,
+        paid_since_cents=bill.paid_since_cents,
+        balance_cents=situation.balance_cents,
+        open_cents=open_cents,
+    )
+    return judge(limits=situation.enrolment.rule.limits, owed=owed, limit_cents=city.limit_cents)
+
+
+def _is_superseded(known: ChargeRecord, situation: Situation) -> bool:
+    is_ours = known.enrolment_id == situation.enrolment.id
+    return is_ours and known.attempt == 0 and known.status in REPLANNED - {Status.SKIPPED}
+
+
+def _superseded(known: ChargeRecord, situation: Situation, now: datetime) -> ChargeRecord:
+    is_moved = any(bill.bill_reference == known.bill_reference for bill in situation.bills)
+    reason = "due_date_changed" if is_moved else "bill_cancelled"
+    return _ended(known, Status.SKIPPED, reason, now)
+
+
+def _ended(record: ChargeRecord, status: Status, reason: str, now: datetime) -> ChargeRecord:
+    return replace(record, status=status, reason=reason, act_at=None, closed_at=now)
