@@ -14,12 +14,17 @@ class AmountRule(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the customer, and the city, set on the amount."""
+    """What the customer set on the amount."""
 
     amount: AmountRule
     fixed_cents: int | None = None
+    """Set for a fixed amount and for nothing else."""
     minimum_cents: int | None = None
     maximum_cents: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.fixed_cents is None) is (self.amount is AmountRule.FIXED):
+            raise ValueError("fixed_cents belongs to a fixed amount, and to nothing else")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +36,11 @@ class Owed:
     paid_since_cents: int
     """Posted to the account since the bill was stated, reversals taken off."""
     balance_cents: int | None
-    """The whole balance as the CIS last said; None where it never did."""
+    """The whole balance as the CIS last said; None where it has not said since the bill: what it
+    said before knows nothing of the bill, and would take it for paid."""
     open_cents: int
-    """Asked for by autopay and not on the ledger yet: never asked for twice."""
+    """Asked for by autopay and not on the ledger yet, paid or not; without the charge that is
+    judged. Never asked for twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +72,11 @@ def due_cents(*, limits: Limits, owed: Owed) -> int:
     """Return what the rule asks for now; zero or less where nothing is owed.
 
     Never more than the balance, where that is known, less what is already asked for: a customer
-    who paid by other means is charged the rest, or nothing.
+    who paid by other means is charged the rest, or nothing. The full balance takes in what was
+    charged to the account since the bill; the statement balance does not.
     """
-    statement_cents = owed.statement_cents - owed.paid_since_cents
-    balance_cents = statement_cents if owed.balance_cents is None else owed.balance_cents
+    statement_cents = _left_of_statement(owed)
+    balance_cents = _balance(owed)
     match limits.amount:
         case AmountRule.FULL_BALANCE:
             return balance_cents - owed.open_cents
@@ -82,12 +90,25 @@ def judge(*, limits: Limits, owed: Owed, limit_cents: int) -> Verdict:
     """Return what is to be done about a bill now; `limit_cents` is the city's own maximum."""
     amount_cents = due_cents(limits=limits, owed=owed)
     if amount_cents <= 0:
-        if owed.open_cents > 0:
-            return Skip("charge_under_way")
-        return Skip("in_credit" if (owed.balance_cents or 0) < 0 else "paid")
+        return Skip(_nothing_due(owed, amount_cents))
     if limits.minimum_cents is not None and amount_cents < limits.minimum_cents:
         return Skip("below_minimum")
     maximum_cents = min(limits.maximum_cents or limit_cents, limit_cents)
     if amount_cents > maximum_cents:
         return Hold(amount_cents, maximum_cents)
     return Charge(amount_cents)
+
+
+def _nothing_due(owed: Owed, amount_cents: int) -> str:
+    if _balance(owed) < 0:
+        return "in_credit"
+    # What is asked for covers what would be due without it.
+    return "charge_under_way" if amount_cents + owed.open_cents > 0 else "paid"
+
+
+def _left_of_statement(owed: Owed) -> int:
+    return owed.statement_cents - owed.paid_since_cents
+
+
+def _balance(owed: Owed) -> int:
+    return _left_of_statement(owed) if owed.balance_cents is None else owed.balance_cents

@@ -8,7 +8,12 @@ from types import MappingProxyType
 from uuid import UUID
 
 from autopay_scheduler.domain.amounts import Charge, Hold, Limits, Owed, Skip, judge
-from autopay_scheduler.domain.notices import Announcement, NoticeRule, ceiling_cents
+from autopay_scheduler.domain.notices import (
+    Announcement,
+    NoticeRule,
+    allowed_on,
+    ceiling_cents,
+)
 from shared.contracts.autopay import (
     ChargeAnnounced,
     ChargeClosed,
@@ -96,6 +101,10 @@ TRANSITIONS: Mapping[tuple[Status | None, Status], str | None] = MappingProxyTyp
         # Cancelled too late by more than the grace: the charge stands.
         (Status.CANCELLED, Status.PAID): ChargeClosed.TYPE,
         (Status.MISSED, Status.PAID): ChargeClosed.TYPE,
+        # The customer confirmed it in person after it had come to its end here.
+        (Status.SKIPPED, Status.PAID): ChargeClosed.TYPE,
+        # The refund failed: the charge stands.
+        (Status.REFUNDED, Status.PAID): ChargeClosed.TYPE,
         # Taken, and sent back by the bank days later.
         (Status.PAID, Status.RETRYING): ChargeFailed.TYPE,
         (Status.PAID, Status.FAILED): ChargeFailed.TYPE,
@@ -158,27 +167,109 @@ def decide(
     is_paused: bool,
     has_old_draft: bool,
     charge_on: date,
+    due_date: date,
     today: date,
     notice: NoticeRule,
     late_grace_days: int,
     limit_cents: int,
+    asked_cents: int | None = None,
 ) -> Decision:
-    """Return what becomes of a charge whose day has come."""
+    """Return what becomes of a charge today.
+
+    In this order: what the old portal drafts, what the customer paused, and what need not be paid
+    is skipped; before its day it waits; past its grace it is missed; above the maximum it is
+    held; without its notice it waits, or is missed as soon as the notice cannot be kept within
+    the grace any more; what is left is charged, at most what was announced. A charge of part of a
+    bill waits for the notice of the rest, where that is kept by the due date.
+
+    Args:
+        limits: what the customer set.
+        owed: what is known now.
+        announcements: all of the charge.
+        is_paused: whether the customer wants no charge today.
+        has_old_draft: whether the old portal still drafts this due date.
+        charge_on: the day of this attempt: the charge's, or that of its re-presentment.
+        due_date: the bill's.
+        today: the city's day.
+        notice: the city's rule.
+        late_grace_days: how long after its day it is still charged.
+        limit_cents: the city's own maximum.
+        asked_cents: what the attempt before asked for; a re-presentment never asks for more.
+    """
     if has_old_draft:
         return Skip("drafted_by_old_portal")
+    if today < charge_on:
+        return Wait("day_not_come")
     if is_paused:
         return Skip("paused_by_customer")
     verdict = judge(limits=limits, owed=owed, limit_cents=limit_cents)
-    if not isinstance(verdict, Charge):
+    if isinstance(verdict, Skip):
         return verdict
+    last_day = charge_on + timedelta(days=late_grace_days)
     ceiling = ceiling_cents(announcements, limits=limits, today=today, rule=notice)
-    if today > charge_on + timedelta(days=late_grace_days):
-        return Miss("notice_not_kept" if ceiling is None else "late")
+    if today > last_day:
+        return Miss(_why_missed(verdict, ceiling))
+    if isinstance(verdict, Hold):
+        return verdict
     if ceiling is None:
-        return Wait("notice_not_kept")
-    return Charge(min(verdict.amount_cents, ceiling))
+        first_day = allowed_on(announcements, limits=limits, today=today, rule=notice)
+        return (Miss if first_day > last_day else Wait)("notice_not_kept")
+    amount_cents = min(verdict.amount_cents, ceiling)
+    if asked_cents is not None:
+        amount_cents = min(amount_cents, asked_cents)
+    elif amount_cents < verdict.amount_cents and _is_rest_noticed_in_time(
+        announcements, ceiling, limits, due_date, today, notice
+    ):
+        return Wait("notice_of_rise")
+    if limits.minimum_cents is not None and amount_cents < limits.minimum_cents:
+        return Skip("below_minimum")
+    return Charge(amount_cents)
+
+
+def is_lost(
+    *,
+    limits: Limits,
+    announcements: Sequence[Announcement],
+    charge_on: date,
+    today: date,
+    notice: NoticeRule,
+    late_grace_days: int,
+) -> bool:
+    """Return whether the notice can no longer be kept within the grace, on or before the day.
+
+    Asked on each news of a notice, so that the customer hears of it at once: before the bill is
+    due, where that can still be.
+    """
+    first_day = allowed_on(announcements, limits=limits, today=today, rule=notice)
+    return first_day > charge_on + timedelta(days=late_grace_days)
 
 
 def valid_until(*, charge_at: datetime, late_grace_days: int) -> datetime:
-    """Return until when a request made for this instant may be carried out."""
-    return charge_at + timedelta(days=late_grace_days + 1)
+    """Return until when a request made for this instant may be carried out.
+
+    A request is made until the end of the last day of grace; two hours more leave it an hour even
+    where charges are made at midnight and clocks went back in between.
+    """
+    return charge_at + timedelta(days=late_grace_days + 1, hours=2)
+
+
+def _why_missed(verdict: Charge | Hold, ceiling: int | None) -> str:
+    if isinstance(verdict, Hold):
+        return "above_maximum"
+    return "notice_not_kept" if ceiling is None else "late"
+
+
+def _is_rest_noticed_in_time(
+    announcements: Sequence[Announcement],
+    ceiling: int,
+    limits: Limits,
+    due_date: date,
+    today: date,
+    notice: NoticeRule,
+) -> bool:
+    if not any(each.amount_cents > ceiling and not each.is_void for each in announcements):
+        return False
+    first_day = allowed_on(
+        announcements, above_cents=ceiling, limits=limits, today=today, rule=notice
+    )
+    return first_day <= due_date

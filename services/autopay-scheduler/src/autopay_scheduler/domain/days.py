@@ -72,8 +72,10 @@ def charge_day(
     """Return the day on which a bill is charged.
 
     Never before `not_before`, the day of planning, and never after the due date but by the city's
-    rule for closed days. Where planning comes after the due date itself, the due date is returned:
-    whether it may still be charged is for the rule of lateness to say.
+    rule for closed days. A number of days before that is past already is the day of planning; a
+    day of the month that is past already is the due date. Where planning comes after the due date
+    itself, that date by the city's rule is returned, as far as the rule does not move it further
+    back: whether it may still be charged is for the rule of lateness to say.
     """
     match charge_on:
         case ChargeOn.DUE_DATE:
@@ -84,8 +86,17 @@ def charge_day(
             chosen = last_day_of_month_before(day_of_month or 1, due_date=due_date)
             if chosen < not_before:
                 chosen = due_date
-    moved = open_day(chosen, calendar=calendar)
-    return chosen if moved < not_before <= chosen else moved
+    return open_day_between(
+        chosen,
+        not_before=not_before,
+        not_after=latest_day(due_date=due_date, calendar=calendar),
+        calendar=calendar,
+    )
+
+
+def latest_day(*, due_date: date, calendar: Calendar) -> date:
+    """Return the last day on which a bill is charged in time: a closed due date may move on."""
+    return max(due_date, open_day(due_date, calendar=calendar))
 
 
 def last_day_of_month_before(day_of_month: int, *, due_date: date) -> date:
@@ -109,6 +120,27 @@ def open_day(day: date, *, calendar: Calendar) -> date:
             return _next_open(day, -_DAY, calendar)
         case BusinessDays.AFTER:
             return _next_open(day, _DAY, calendar)
+
+
+def open_day_between(day: date, *, not_before: date, not_after: date, calendar: Calendar) -> date:
+    """Return the open day for a day, where the city's rule may not lead before `not_before`.
+
+    A day that would move before it moves on instead, to the next open day up to `not_after`. Where
+    there is none either, it stays where it is: the one way in which a charge comes to be planned
+    for a closed day although the city's rule says otherwise.
+    """
+    moved = open_day(day, calendar=calendar)
+    if moved >= not_before or calendar.business_days is not BusinessDays.BEFORE:
+        return moved
+    later = _next_open(day, _DAY, calendar)
+    return later if later <= not_after else day
+
+
+def open_day_from(day: date, *, calendar: Calendar) -> date:
+    """Return the day itself or the next open one, for what must not come any earlier."""
+    if calendar.business_days is BusinessDays.SAME:
+        return day
+    return _next_open(day, _DAY, calendar)
 
 
 def _next_open(day: date, step: timedelta, calendar: Calendar) -> date:

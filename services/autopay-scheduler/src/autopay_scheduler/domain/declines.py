@@ -1,21 +1,26 @@
 """What follows from a decline.
 
-Sources: Nacha Operating Rules, subsection 2.13.4 (an entry returned R01 or R09 may be reinitiated
-at most twice within 180 days); the card networks' limits on repeated authorisations (Visa: 15 in
-30 days; Mastercard: 10 in 24 hours), far above what is done here.
+Sources: Nacha Operating Rules, "Reinitiation of Returned Entries" (an entry returned R01 or R09 may
+be reinitiated at most twice within 180 days); the card networks' limits on repeated
+authorisations (Visa: 15 in 30 days; Mastercard: 10 in 24 hours), far above what is done here.
+Stripe, "Network decline codes": R01 and R09 are its `insufficient_funds`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
-from autopay_scheduler.domain.days import Calendar, open_day
+from autopay_scheduler.domain.days import Calendar, open_day_from
 from shared.contracts.autopay import NextStep
 from shared.contracts.payments import DeclineCategory
 
-REPRESENTED_CODES = frozenset({"R01", "R09"})
+REPRESENTED_CODES = frozenset({"R01", "R09", "insufficient_funds"})
+"""The bank's two codes, and Stripe's one word for both."""
 REPRESENTMENTS_MAX = 2
 REPRESENTMENT_DAYS_MAX = 180
+"""From the original entry's settlement; counted here from the attempt, which is earlier."""
+ATTEMPTS_MAX = 9
+"""What a request can say of its attempt, and fewer than any network allows within a month."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +54,8 @@ def next_step(
     """Return what follows from a decline of attempt number `attempt`.
 
     `retry_days` are counted from the first attempt; a return that arrives later than its retry
-    day is presented again on the next day.
+    day is presented again on the next day. A closed day moves on to the next open one, also where
+    the city's rule moves charges back: a second attempt that comes too early fails again.
     """
     match decline.category:
         case "withdrawn" | "hard":
@@ -58,12 +64,12 @@ def next_step(
             return Next("ask")
         case "soft":
             pass
-    if attempt > len(retry_days):
+    if attempt > len(retry_days) or attempt >= ATTEMPTS_MAX:
         return Next("give_up")
     attempt_on = max(
         first_attempt_on + timedelta(days=retry_days[attempt - 1]), today + timedelta(days=1)
     )
-    attempt_on = max(open_day(attempt_on, calendar=calendar), today + timedelta(days=1))
+    attempt_on = open_day_from(attempt_on, calendar=calendar)
     if is_bank_debit and not _may_be_represented(decline, attempt, first_attempt_on, attempt_on):
         return Next("give_up")
     return Next("retry", attempt_on)

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from enum import StrEnum
 
 from autopay_scheduler.domain.amounts import AmountRule, Limits
-from autopay_scheduler.domain.days import BusinessDays, Calendar, open_day
+from autopay_scheduler.domain.days import Calendar, latest_day, open_day_between
 
 NOTICE_DAYS_MIN = 10
 """12 CFR 1005.10(d)(1); a city may give more, never less."""
@@ -37,6 +37,9 @@ class Announcement:
     announced_on: date
     noticed_on: date | None
     """The day on which the mail server took the notice; None while that is not known."""
+    is_void: bool = False
+    """Whether the charge was held after it: that told the customer that nothing is charged, so
+    that it allows nothing any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +69,8 @@ class TooLate:
 def is_owed(limits: Limits) -> bool:
     """Return whether a charge under these limits needs its notice days.
 
-    Not where the amount never varies upward (fixed), nor where the customer agreed on a range by
-    setting a maximum. The notice itself is always sent.
+    Not where the customer agreed on a range: by setting a maximum, or by a fixed amount, which is
+    the most that is ever charged (less, where less is owed). The notice itself is always sent.
     """
     return limits.amount is not AmountRule.FIXED and limits.maximum_cents is None
 
@@ -85,21 +88,35 @@ def announcement(
 ) -> Announce | TooLate | None:
     """Return what is to be announced for a charge of this amount; None where nothing new is.
 
-    A charge whose notice would be too short is put off, at most to the due date. A rise that
-    cannot be announced in time leaves the charge at what was announced, and says what is left.
+    A charge whose notice would be too short is put off, at most to the due date or the open day
+    to which that moves. A rise that cannot be announced in time leaves the charge at what was
+    announced, and says what is left; where that changes, it is said again. A fall is not
+    announced: what is announced is the most that is charged, and never gets less.
+
+    Args:
+        amount_cents: what the rule asks for now.
+        earlier: the announcement of the charge that was made last.
+        limits: what the customer set.
+        charge_on: the day by the customer's rule.
+        due_date: the bill's.
+        today: the day on which it would be announced.
+        rule: the city's.
+        calendar: the city's.
     """
-    if earlier is not None and amount_cents <= earlier.amount_cents:
-        return None
-    day = charge_on if earlier is None else max(charge_on, earlier.charge_on)
+    if earlier is None or earlier.is_void:
+        day = charge_on
+    elif amount_cents <= earlier.amount_cents:
+        # Nothing is left any more of which the customer was told that it would be.
+        return _announced_again(earlier, left_cents=0)
+    else:
+        day = max(charge_on, earlier.charge_on)
     if is_owed(limits):
-        noticed = _noticed_day(day, today=today, rule=rule, calendar=calendar)
-        if noticed > max(due_date, day):
-            if earlier is None:
+        latest = max(latest_day(due_date=due_date, calendar=calendar), day)
+        noticed = _noticed_day(day, latest=latest, today=today, rule=rule, calendar=calendar)
+        if noticed > latest:
+            if earlier is None or earlier.is_void:
                 return TooLate()
-            left_cents = amount_cents - earlier.amount_cents
-            if left_cents == earlier.left_cents:
-                return None
-            return Announce(earlier.amount_cents, left_cents, earlier.charge_on)
+            return _announced_again(earlier, left_cents=amount_cents - earlier.amount_cents)
         day = noticed
     return Announce(amount_cents, 0, day)
 
@@ -114,23 +131,55 @@ def ceiling_cents(
     allowed = [
         each.amount_cents
         for each in announcements
-        if not is_owed(limits) or _is_kept(each, today=today, rule=rule)
+        if not each.is_void and _is_kept(each, limits=limits, today=today, rule=rule)
     ]
     return max(allowed, default=None)
 
 
-def _is_kept(announcement: Announcement, *, today: date, rule: NoticeRule) -> bool:
-    noticed_on = announcement.noticed_on
-    if noticed_on is None and rule.charge_unnotified:
-        noticed_on = announcement.announced_on
+def allowed_on(
+    announcements: Iterable[Announcement],
+    *,
+    above_cents: int = 0,
+    limits: Limits,
+    today: date,
+    rule: NoticeRule,
+) -> date:
+    """Return the first day, from today on, on which more than `above_cents` may be charged.
+
+    At the best: a notice of which nothing was heard is taken to be sent today.
+    """
+    notice_days = timedelta(days=rule.days if is_owed(limits) else 0)
+    noticed = [
+        _noticed_on(each, rule) or today
+        for each in announcements
+        if not each.is_void and each.amount_cents > above_cents
+    ]
+    return max(today, min(noticed, default=today) + notice_days)
+
+
+def _announced_again(earlier: Announcement, *, left_cents: int) -> Announce | None:
+    if left_cents == earlier.left_cents:
+        return None
+    return Announce(earlier.amount_cents, left_cents, earlier.charge_on)
+
+
+def _is_kept(announcement: Announcement, *, limits: Limits, today: date, rule: NoticeRule) -> bool:
+    if not is_owed(limits):
+        return True
+    noticed_on = _noticed_on(announcement, rule)
     return noticed_on is not None and noticed_on + timedelta(days=rule.days) <= today
 
 
-def _noticed_day(day: date, *, today: date, rule: NoticeRule, calendar: Calendar) -> date:
+def _noticed_on(announcement: Announcement, rule: NoticeRule) -> date | None:
+    if announcement.noticed_on is None and rule.charge_unnotified:
+        return announcement.announced_on
+    return announcement.noticed_on
+
+
+def _noticed_day(
+    day: date, *, latest: date, today: date, rule: NoticeRule, calendar: Calendar
+) -> date:
     earliest = today + timedelta(days=rule.days)
     if day >= earliest:
         return day
-    moved = open_day(earliest, calendar=calendar)
-    # The day before would break the notice again.
-    is_kept = moved >= earliest or calendar.business_days is not BusinessDays.BEFORE
-    return moved if is_kept else earliest
+    return open_day_between(earliest, not_before=earliest, not_after=latest, calendar=calendar)
