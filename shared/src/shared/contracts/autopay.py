@@ -45,14 +45,18 @@ class _EnrolmentFact(Fact):
 
 
 class EnrolmentActivated(_EnrolmentFact):
-    """Autopay is on for the account."""
+    """Autopay is on for the account, as authorised; stated anew when the authorisation changes."""
 
     TYPE: ClassVar[str] = "enrolment.activated"
     enrolment_reference: Reference
     method: PaymentMethod
     rule: AutopayRule
     authorisation_version: str
+    authorised_at: Instant
     activated_at: Instant
+
+    def key(self) -> str:
+        return f"{self.enrolment_id}:{self.authorised_at.isoformat()}"
 
     def happened_at(self) -> datetime:
         return self.activated_at
@@ -67,6 +71,10 @@ class EnrolmentRefused(_EnrolmentFact):
     field: str
     """Which of the portal's fields stands in the way."""
     refused_at: Instant
+    """The portal's own time of what is refused."""
+
+    def key(self) -> str:
+        return f"{self.enrolment_id}:{self.refused_at.isoformat()}"
 
     def happened_at(self) -> datetime:
         return self.refused_at

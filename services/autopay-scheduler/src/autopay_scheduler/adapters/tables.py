@@ -242,6 +242,17 @@ announcements = Table(
     ),
 )
 
+failures = Table(
+    "failures",
+    metadata,
+    Column("charge_id", Uuid, nullable=False),
+    # The processor's id of the declined attempt.
+    Column("decline", Text, nullable=False),
+    Column("document", JSONB, nullable=False),
+    Column("at", DateTime(timezone=True), nullable=False),
+    PrimaryKeyConstraint("charge_id", "decline"),
+)
+
 expiry_warnings = Table(
     "expiry_warnings",
     metadata,

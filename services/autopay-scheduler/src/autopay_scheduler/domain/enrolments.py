@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Literal
 from uuid import UUID
 
 from autopay_scheduler.domain.amounts import Limits
@@ -17,6 +18,9 @@ from shared.contracts.autopay import (
 )
 from shared.contracts.portal import Locale
 from shared.ids import fact_id
+
+
+MethodKind = Literal["card", "us_bank_account"]
 
 
 class EnrolmentStatus(StrEnum):
@@ -58,7 +62,7 @@ class Method:
     token: str
     customer_token: str | None
     mandate_token: str | None
-    kind: str
+    kind: MethodKind
     label: str
     last4: str | None
     expires: str | None
@@ -99,6 +103,24 @@ class Enrolment:
         return self.resume_on is None or on < self.resume_on
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrolmentRecord:
+    """An enrolment as it is kept."""
+
+    id: UUID
+    account_id: str
+    reference: str
+    status: EnrolmentStatus
+    reason: str | None
+    enrolment: Enrolment | None
+    """None where only its end was heard of."""
+    word_at: datetime
+    given_up: int = 0
+    """Charges in a row that were given up."""
+    taken_at: datetime
+    ended_at: datetime | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why an enrolment is not taken, and which field stands in the way."""
@@ -129,6 +151,22 @@ def refusal(
         token_prefixes: by processor, how its tokens begin.
         limit_cents: the most that the city charges at once.
     """
+    found = method_refusal(
+        enrolment=enrolment, token_prefixes=token_prefixes, limit_cents=limit_cents
+    )
+    if found is not None:
+        return found
+    if not is_account_known:
+        return Refusal("unknown_account", "account_id")
+    if has_other:
+        return Refusal("already_enrolled", "account_id")
+    return None
+
+
+def method_refusal(
+    *, enrolment: Enrolment, token_prefixes: Mapping[str, tuple[str, ...]], limit_cents: int
+) -> Refusal | None:
+    """Return why this method or rule cannot be taken, whatever the account; None where it can."""
     prefixes = token_prefixes.get(enrolment.method.processor)
     if prefixes is None:
         return Refusal("unknown_processor", "processor")
@@ -142,8 +180,4 @@ def refusal(
     ):
         if cents is not None and cents > limit_cents:
             return Refusal("above_city_limit", field)
-    if not is_account_known:
-        return Refusal("unknown_account", "account_id")
-    if has_other:
-        return Refusal("already_enrolled", "account_id")
     return None

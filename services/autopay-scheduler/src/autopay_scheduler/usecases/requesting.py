@@ -1,0 +1,226 @@
+"""Asking for the charge on its day, asking again, and closing what cannot be asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from autopay_scheduler.domain.amounts import Charge, Hold, Skip
+from autopay_scheduler.domain.charges import Miss, Status, Wait, decide, valid_until
+from autopay_scheduler.domain.city import City
+from autopay_scheduler.domain.enrolments import ON, EnrolmentRecord
+from autopay_scheduler.domain.planning import ChargeRecord
+from autopay_scheduler.ports.store import Announce, DueCharge, Store
+from autopay_scheduler.usecases import facts
+from autopay_scheduler.usecases.planning import reason_label
+from shared.contracts.autopay import ChargeOutcome
+from shared.contracts.fact import Fact
+
+_log = structlog.get_logger(__name__)
+
+_OUTCOMES: Mapping[Status, ChargeOutcome] = {
+    Status.SKIPPED: "skipped",
+    Status.MISSED: "missed",
+    Status.CANCELLED: "cancelled",
+}
+
+
+class RequestingMetrics(Protocol):
+    """What is counted of requests."""
+
+    def charge(self, *, status: str, reason: str) -> None: ...
+    def requested(self, *, attempt: int, lateness_seconds: float) -> None: ...
+    def restated(self, *, what: str, count: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestCharges:
+    """Asks intake for the charges whose moment has come, first attempts and later ones."""
+
+    store: Store
+    city: City
+    metrics: RequestingMetrics
+    restate_after_seconds: float
+
+    async def __call__(self, *, now: datetime, limit: int) -> int:
+        """Return how many charges were looked at; none while an operator has paused all."""
+        async with self.store.transaction() as unit:
+            due = await unit.claim_due(
+                now=now, late_grace_days=self.city.late_grace_days, limit=limit
+            )
+            asked_cents: dict[str, int] = {}
+            changed: list[ChargeRecord] = []
+            stated: list[Fact] = []
+            for each in due:
+                # Two due dates of one account in one batch: the second knows of the first.
+                before = asked_cents.get(each.record.account_id, 0)
+                record, fact = self._decide(each, before, now)
+                if record.status is Status.REQUESTED:
+                    asked_cents[record.account_id] = before + (record.requested_cents or 0)
+                changed.append(record)
+                if fact is not None:
+                    stated.append(fact)
+            if due:
+                await unit.save_charges(changed, now=now)
+                await unit.state([facts.recorded(fact) for fact in stated])
+        for each, record in zip(due, changed, strict=True):
+            self._count(each, record, now)
+        return len(due)
+
+    def _decide(
+        self, due: DueCharge, asked_cents: int, now: datetime
+    ) -> tuple[ChargeRecord, Fact | None]:
+        record, enrolment = due.record, due.enrolment
+        held = enrolment.enrolment
+        if enrolment.status not in ON or held is None:
+            return _closed(record, enrolment, Status.CANCELLED, enrolment.reason or "stopped", now)
+        calendar = self.city.calendar
+        today = calendar.today(now=now)
+        is_retry = record.status is Status.RETRYING
+        charge_on = calendar.today(now=record.act_at or now) if is_retry else record.charge_on
+        decision = decide(
+            limits=held.rule.limits,
+            owed=replace(due.owed, open_cents=due.owed.open_cents + asked_cents),
+            announcements=due.announcements,
+            is_paused=held.is_paused(on=today),
+            has_old_draft=due.has_old_draft,
+            charge_on=charge_on,
+            due_date=record.due_date,
+            today=today,
+            notice=self.city.notice,
+            late_grace_days=self.city.late_grace_days,
+            limit_cents=self.city.limit_cents,
+            asked_cents=record.requested_cents if is_retry else None,
+        )
+        match decision:
+            case Charge(amount_cents):
+                return self._requested(record, enrolment, amount_cents, now)
+            case Skip("charge_under_way"):
+                # Another one of the account is with intake: what is left is known when it ended.
+                return replace(record, act_at=now + timedelta(hours=1)), None
+            case Skip(reason):
+                return _closed(record, enrolment, Status.SKIPPED, reason, now)
+            case Hold(amount_cents, maximum_cents):
+                asked = replace(
+                    record,
+                    status=Status.HELD,
+                    reason=f"above_maximum:{maximum_cents}",
+                    amount_cents=amount_cents,
+                    act_at=calendar.instant_of(record.due_date + timedelta(days=1)),
+                )
+                return asked, facts.held(asked, enrolment, maximum_cents=maximum_cents, at=now)
+            case Wait(reason):
+                tomorrow = calendar.instant_of(today + timedelta(days=1))
+                return replace(record, reason=reason, act_at=tomorrow), None
+            case Miss(reason):
+                return _closed(record, enrolment, Status.MISSED, reason, now)
+
+    def _requested(
+        self,
+        record: ChargeRecord,
+        enrolment: EnrolmentRecord,
+        amount_cents: int,
+        now: datetime,
+    ) -> tuple[ChargeRecord, Fact]:
+        assert enrolment.enrolment is not None
+        method = enrolment.enrolment.method
+        asked = replace(
+            record,
+            status=Status.REQUESTED,
+            reason=None,
+            attempt=record.attempt + 1,
+            first_attempt_on=record.first_attempt_on or self.city.calendar.today(now=now),
+            requested_cents=amount_cents,
+            requested_at=now,
+            valid_until=valid_until(
+                charge_at=record.act_at or now, late_grace_days=self.city.late_grace_days
+            ),
+            processor=method.processor,
+            payment_method_token=method.token,
+            customer_token=method.customer_token,
+            mandate_token=method.mandate_token,
+            act_at=now + timedelta(seconds=self.restate_after_seconds),
+        )
+        return asked, facts.requested(asked, enrolment)
+
+    def _count(self, due: DueCharge, record: ChargeRecord, now: datetime) -> None:
+        self.metrics.charge(status=record.status, reason=reason_label(record))
+        if record.status is Status.REQUESTED:
+            lateness = now - (due.record.act_at or now)
+            self.metrics.requested(
+                attempt=record.attempt, lateness_seconds=lateness.total_seconds()
+            )
+        if record.status is Status.MISSED:
+            _log.error("charge.missed", charge_id=str(record.id), reason=record.reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestateRequests:
+    """States requests, and cancellations, again of which intake has said nothing."""
+
+    store: Store
+    announce: Announce
+    metrics: RequestingMetrics
+    first_seconds: float
+    cap_seconds: float
+
+    async def __call__(self, *, now: datetime, limit: int) -> int:
+        if self.announce.is_behind:
+            return 0
+        async with self.store.transaction() as unit:
+            unheard = await unit.claim_unheard(
+                now=now,
+                limit=limit,
+                first_seconds=self.first_seconds,
+                cap_seconds=self.cap_seconds,
+            )
+            stated: list[Fact] = []
+            for record, enrolment in unheard:
+                stated.append(facts.requested(record, enrolment))
+                if record.cancelled_at is not None:
+                    stated.append(facts.cancelled(record, enrolment))
+            await unit.state([facts.recorded(fact) for fact in stated])
+        self.metrics.restated(what="request", count=len(unheard))
+        return len(unheard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloseHeld:
+    """Closes charges that were held above the customer's maximum when their bill was due."""
+
+    store: Store
+    metrics: RequestingMetrics
+
+    async def __call__(self, *, now: datetime, limit: int) -> int:
+        async with self.store.transaction() as unit:
+            held = await unit.claim_held(now=now, limit=limit)
+            ended = [self._end(each, now) for each in held]
+            if held:
+                await unit.save_charges([record for record, _ in ended], now=now)
+                await unit.state([facts.recorded(fact) for _, fact in ended])
+        for record, _ in ended:
+            self.metrics.charge(status=record.status, reason=reason_label(record))
+        return len(held)
+
+    def _end(self, due: DueCharge, now: datetime) -> tuple[ChargeRecord, Fact]:
+        owed = due.owed
+        left = owed.statement_cents - owed.paid_since_cents
+        if owed.balance_cents is not None:
+            left = min(left, owed.balance_cents)
+        if left <= 0:
+            return _closed(due.record, due.enrolment, Status.SKIPPED, "paid", now)
+        return _closed(due.record, due.enrolment, Status.MISSED, "above_maximum", now)
+
+
+def _closed(
+    record: ChargeRecord,
+    enrolment: EnrolmentRecord,
+    status: Status,
+    reason: str,
+    now: datetime,
+) -> tuple[ChargeRecord, Fact]:
+    ended = replace(record, status=status, reason=reason, act_at=None, closed_at=now)
+    outcome = _OUTCOMES[status]
+    return ended, facts.closed(ended, enrolment, outcome=outcome, amount_cents=0, at=now)
