@@ -10,12 +10,22 @@ from pathlib import Path
 
 import uvloop
 
-from paypost.simulators.asgi import build_server
+from paypost.simulators.processor.api import StripeApi
+from paypost.simulators.processor.book import Book
 from paypost.simulators.processor.connections import Connections
+from paypost.simulators.processor.counterpart import Counterpart
 from paypost.simulators.processor.delivery import DeliveryJournal, WebhookSender
-from paypost.simulators.processor.events import API_VERSION_NEW, API_VERSION_OLD
+from paypost.simulators.processor.events import (
+    API_VERSION_NEW,
+    API_VERSION_OLD,
+    EventBuilder,
+    Ids,
+)
 from paypost.simulators.processor.http import ProcessorApplication
+from paypost.simulators.processor.ledger import Ledger
 from paypost.simulators.processor.processor import MovableClock, Processor, real_time
+from paypost.simulators.processor.server import build_resettable_server
+from paypost.simulators.processor.switches import Switches
 
 AGENDA_SECONDS = 1.0
 
@@ -40,9 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=f"the shape of the events: {API_VERSION_OLD}, {API_VERSION_NEW}, …",
     )
     parser.add_argument("--journal", type=Path, help="where every attempt is recorded")
+    parser.add_argument(
+        "--book",
+        type=Path,
+        help="where every charge is recorded and found again; beside the journal when absent",
+    )
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--timeout-seconds", type=float, default=20.0)
     parser.add_argument("--seed", type=int, help="of ids, amounts and disorder; random when absent")
+    parser.epilog = "The API's secret key comes from PROCESSOR_API_KEY; without it any will do."
     options = parser.parse_args(arguments)
     options.secret = options.secret or [os.environ.get("STRIPE_WEBHOOK_SECRET", "")]
     if not all(options.secret):
@@ -52,15 +68,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serve the control API until SIGTERM or SIGINT."""
-    chance = random.Random(options.seed)  # noqa: S311 — ids of make-believe payments
+    """Serve the API and its control until SIGTERM or SIGINT."""
     journal = DeliveryJournal(path=options.journal) if options.journal else None
+    book_path = options.book or (beside(options.journal) if options.journal else None)
+    book = Book(path=book_path)
     connections = Connections(
         url=options.target,
         connections_max=options.concurrency * 2,
         timeout_seconds=options.timeout_seconds,
     )
+    counterpart = build(options, connections=connections, journal=journal, book=book)
+    untold = (
+        counterpart.restore(book_path=book_path, deliveries_path=options.journal)
+        if book_path
+        else []
+    )
+    application = ProcessorApplication(counterpart=counterpart)
+    server = build_resettable_server(application, host=options.host, port=options.port)
+
+    async def follow_agenda() -> None:
+        await counterpart.processor.announce_all(untold)
+        while True:
+            await asyncio.sleep(AGENDA_SECONDS)
+            await counterpart.follow_agenda()
+
+    following = asyncio.create_task(follow_agenda())
+    # Without its agenda no debit would ever settle, and nobody would be told why.
+    following.add_done_callback(lambda _: setattr(server, "should_exit", True))
+    try:
+        await server.serve()
+    finally:
+        following.cancel()
+        results = await asyncio.gather(following, return_exceptions=True)
+        connections.close()
+        await book.close()
+        if journal is not None:
+            await journal.close()
+    if isinstance(results[0], Exception):
+        raise results[0]
+
+
+def build(
+    options: argparse.Namespace,
+    *,
+    connections: Connections,
+    journal: DeliveryJournal | None,
+    book: Book,
+) -> Counterpart:
+    """Put the counterpart together."""
+    # A seed that begins anew after a restart would give out the same ids a second time.
+    seed = None if options.seed is None else f"{options.seed}:{book.size_bytes}"
+    chance = random.Random(seed)  # noqa: S311 — ids of make-believe payments
     clock = MovableClock(real=real_time)
+    ids = Ids(chance=chance)
+    builder = EventBuilder(ids=ids, api_version=options.api_version)
+    ledger = Ledger(ids=ids, clock=clock)
     processor = Processor(
         sender=WebhookSender(
             connections=connections,
@@ -74,24 +136,27 @@ async def run(options: argparse.Namespace) -> None:
         api_version=options.api_version,
         concurrency=options.concurrency,
     )
-    server = build_server(
-        ProcessorApplication(processor=processor), host=options.host, port=options.port
+    api = StripeApi(
+        ledger=ledger,
+        book=book,
+        switches=Switches(chance=chance),
+        ids=ids,
+        clock=clock,
+        moved=lambda: clock.moved,
+        announce=lambda announcements: processor.announce(
+            [builder.announcement(one) for one in announcements]
+        ),
+        api_version=options.api_version,
+        secret_key=os.environ.get("PROCESSOR_API_KEY") or None,
+    )
+    return Counterpart(
+        processor=processor, api=api, ledger=ledger, book=book, builder=builder, clock=clock
     )
 
-    async def follow_agenda() -> None:
-        while True:
-            await asyncio.sleep(AGENDA_SECONDS)
-            await processor.deliver_due(now=clock())
 
-    following = asyncio.create_task(follow_agenda())
-    try:
-        await server.serve()
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
-        connections.close()
-        if journal is not None:
-            await journal.close()
+def beside(journal: Path) -> Path:
+    """Return where the book is unless it is said: beside the journal of deliveries."""
+    return journal.with_name(f"{journal.stem}-book.jsonl")
 
 
 if __name__ == "__main__":

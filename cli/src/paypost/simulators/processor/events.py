@@ -5,22 +5,27 @@ asked for. `2020-08-27` has `charges` on a PaymentIntent and disputes that name 
 from `2022-11-15` on it is `latest_charge`, and disputes name the PaymentIntent as well.
 """
 
-import functools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from importlib import resources
-from typing import Any
 
 import orjson
 
+from paypost.simulators.processor.objects import (
+    API_VERSION_OF_LATEST_CHARGE,
+    Json,
+    Renderer,
+    bank_account,
+    failed_outcome,
+    failure_members,
+)
+from paypost.simulators.processor.objects import read_fixture as _fixture
+from paypost.simulators.processor.records import ACCOUNT_FIELD, FEE_FIELD, Announcement
+from paypost.simulators.processor.tokens import Failure
+
 API_VERSION_OLD = "2020-08-27"
 API_VERSION_NEW = "2024-06-20"
-API_VERSION_OF_LATEST_CHARGE = "2022-11-15"
-
-Json = dict[str, Any]
-
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -42,7 +47,7 @@ class Purchase:
 
     def as_metadata(self) -> dict[str, str]:
         """Return the metadata that the portal gives to Stripe; all its values are texts."""
-        named = {"account_number": self.account, "convenience_fee_cents": str(self.fee_cents)}
+        named = {ACCOUNT_FIELD: self.account, FEE_FIELD: str(self.fee_cents)}
         if self.bill_reference is not None:
             named["bill_reference"] = self.bill_reference
         return named | dict(self.metadata)
@@ -94,6 +99,7 @@ class EventBuilder:
         self._ids = ids
         self._api_version = api_version
         self._latest_charge = api_version >= API_VERSION_OF_LATEST_CHARGE
+        self._renderer = Renderer(api_version=api_version)
 
     def payment_intent(
         self,
@@ -103,11 +109,11 @@ class EventBuilder:
         purchase: Purchase,
         at: datetime,
         method: str = "card",
-        failure: Json | None = None,
+        failure: Failure | None = None,
     ) -> Event:
         """Return a `payment_intent.*` event; `method` is `card` or `us_bank_account`.
 
-        `failure` becomes `last_payment_error` (code, message, …) of a failed one.
+        `failure` is why a failed one failed.
         """
         event = _fixture(event_type)
         intent: Json = event["data"]["object"]
@@ -132,10 +138,14 @@ class EventBuilder:
         # Only the eldest of the fixtures has these; Stripe dropped them long before both versions.
         for outdated in ("allowed_source_types", "next_source_action"):
             intent.pop(outdated, None)
-        charges = [] if created else [self._charge_in_intent(event_type, ids, purchase, at, method)]
+        charges = (
+            []
+            if created
+            else [self._charge_in_intent(event_type, ids, purchase, at, method, failure)]
+        )
         self._hang_on_charges(intent, charges, ids)
         if event_type == "payment_intent.payment_failed":
-            error = failure or _decline()
+            error = failure_members(failure) if failure else _decline()
             intent["last_payment_error"] = error | {
                 "charge": ids.charge,
                 "payment_method": _payment_method(ids, method),
@@ -151,10 +161,14 @@ class EventBuilder:
         purchase: Purchase,
         at: datetime,
         method: str = "card",
+        failure: Failure | None = None,
     ) -> Event:
-        """Return a `charge.succeeded`, `charge.updated`, `charge.failed` or `charge.pending`."""
+        """Return a `charge.succeeded`, `charge.updated`, `charge.failed` or `charge.pending`.
+
+        `failure` is why a failed one failed; an ACH return's code is in its `outcome`.
+        """
         event = _fixture(event_type)
-        event["data"]["object"] = self._charge(event_type, ids, purchase, at, method)
+        event["data"]["object"] = self._charge(event_type, ids, purchase, at, method, failure)
         if event_type == "charge.updated":
             event["data"]["previous_attributes"] = {"balance_transaction": None}
         return self._finish(event, event_type, ids, purchase, at)
@@ -261,6 +275,43 @@ class EventBuilder:
         event["data"] = {"object": dispute}
         return self._finish(event, event_type, ids, purchase, at)
 
+    def announcement(self, announcement: Announcement) -> Event:
+        """Return the event of what the API has done, its subject rendered as the API renders it."""
+        intent, charge = announcement.intent, announcement.charge
+        of_refund = announcement.type.startswith(("refund.", "charge.refund."))
+        data: Json = {}
+        if intent is not None:
+            data["object"] = self._renderer.intent(intent, charge=charge)
+        elif of_refund:
+            data["object"] = self._renderer.refund(announcement.refunds[-1])
+        else:
+            assert charge is not None
+            data["object"] = self._renderer.charge(charge, refunds=announcement.refunds)
+        if announcement.type == "charge.refunded":
+            assert charge is not None
+            before_cents = charge.refunded_cents - announcement.refunds[-1].amount_cents
+            data["previous_attributes"] = {"amount_refunded": before_cents}
+        elif announcement.type == "charge.updated":
+            data["previous_attributes"] = {"balance_transaction": None}
+        elif announcement.type == "charge.refund.updated":
+            before = "succeeded" if announcement.refunds[-1].status == "failed" else "pending"
+            data["previous_attributes"] = {"status": before}
+        subject = data["object"]
+        event = self._envelope(announcement.id, announcement.type, announcement.created)
+        event["data"] = data
+        metadata = subject["metadata"] if not of_refund else {}
+        fee = metadata.get(FEE_FIELD, "")
+        fee_cents = int(fee) if fee.isdecimal() else 0
+        return Event(
+            id=announcement.id,
+            type=announcement.type,
+            body=orjson.dumps(event),
+            reference=subject["id"] if intent is not None else subject["payment_intent"],
+            account=metadata.get(ACCOUNT_FIELD, ""),
+            amount_cents=subject["amount"] - fee_cents,
+            fee_cents=fee_cents,
+        )
+
     def _dispute_transaction(
         self,
         event_type: str,
@@ -284,16 +335,29 @@ class EventBuilder:
         }
 
     def _charge_in_intent(
-        self, event_type: str, ids: PaymentIds, purchase: Purchase, at: datetime, method: str
+        self,
+        event_type: str,
+        ids: PaymentIds,
+        purchase: Purchase,
+        at: datetime,
+        method: str,
+        failure: Failure | None,
     ) -> Json:
         of_charge = {
             "payment_intent.succeeded": "charge.succeeded",
             "payment_intent.payment_failed": "charge.failed",
         }
-        return self._charge(of_charge.get(event_type, "charge.pending"), ids, purchase, at, method)
+        charge_type = of_charge.get(event_type, "charge.pending")
+        return self._charge(charge_type, ids, purchase, at, method, failure)
 
     def _charge(
-        self, event_type: str, ids: PaymentIds, purchase: Purchase, at: datetime, method: str
+        self,
+        event_type: str,
+        ids: PaymentIds,
+        purchase: Purchase,
+        at: datetime,
+        method: str,
+        failure: Failure | None = None,
     ) -> Json:
         status = {"charge.failed": "failed", "charge.pending": "pending"}.get(
             event_type, "succeeded"
@@ -327,9 +391,14 @@ class EventBuilder:
         if method == "us_bank_account":
             charge["payment_method_details"] = {
                 "type": "us_bank_account",
-                "us_bank_account": _bank_account(),
+                "us_bank_account": bank_account(_BANK_LAST4),
             }
-            charge["outcome"]["network_status"] = "approved_by_network"
+        if failure is not None and status == "failed":
+            charge |= {
+                "failure_code": failure.code,
+                "failure_message": failure.message,
+                "outcome": failed_outcome(failure),
+            }
         return charge
 
     def _hang_on_charges(self, intent: Json, charges: list[Json], ids: PaymentIds) -> None:
@@ -366,19 +435,22 @@ class EventBuilder:
             "status": "succeeded",
         }
 
-    def _finish(
-        self, event: Json, event_type: str, ids: PaymentIds, purchase: Purchase, at: datetime
-    ) -> Event:
-        event |= {
-            "id": self._ids.new("evt"),
+    def _envelope(self, event_id: str, event_type: str, created: int) -> Json:
+        return {
+            "id": event_id,
             "object": "event",
             "type": event_type,
             "api_version": self._api_version,
-            "created": int(at.timestamp()),
+            "created": created,
             "livemode": False,
             "pending_webhooks": 1,
             "request": {"id": self._ids.new("req"), "idempotency_key": None},
         }
+
+    def _finish(
+        self, event: Json, event_type: str, ids: PaymentIds, purchase: Purchase, at: datetime
+    ) -> Event:
+        event |= self._envelope(self._ids.new("evt"), event_type, int(at.timestamp()))
         return Event(
             id=event["id"],
             type=event_type,
@@ -390,18 +462,7 @@ class EventBuilder:
         )
 
 
-def _fixture(event_type: str) -> Json:
-    # Parsing the text again is the cheapest deep copy of it.
-    value: Json = orjson.loads(_fixture_bytes(event_type))
-    return value
-
-
-@functools.cache
-def _fixture_bytes(event_type: str) -> bytes:
-    # Stripe's own `charge.pending` is a succeeded charge with another status.
-    name = "charge.succeeded" if event_type == "charge.pending" else event_type
-    folder = resources.files("paypost.simulators") / "fixtures" / "stripe"
-    return (folder / f"{name}.json").read_bytes()
+_BANK_LAST4 = "6789"
 
 
 def _decline() -> Json:
@@ -414,36 +475,12 @@ def _decline() -> Json:
     }
 
 
-def ach_failure(*, return_code: str) -> Json:
-    """Return the payment error of an ACH debit that came back under this NACHA code, as `R01`."""
-    reason = {
-        "R01": ("insufficient_funds", "The customer's account has insufficient funds."),
-        "R02": ("account_closed", "The customer's bank account has been closed."),
-        "R03": ("no_account", "The customer's bank account could not be located."),
-        "R10": ("debit_not_authorized", "The customer has notified their bank of this debit."),
-    }.get(return_code, ("debit_not_authorized", "The debit was returned."))
-    return {
-        "code": "payment_method_provider_decline",
-        "decline_code": reason[0],
-        "message": reason[1],
-        "network_decline_code": return_code,
-        "type": "invalid_request_error",
-    }
-
-
-def _bank_account() -> Json:
-    return {
-        "account_holder_type": "individual",
-        "account_type": "checking",
-        "bank_name": "STRIPE TEST BANK",
-        "fingerprint": "FFDMA0xfhBjWSZLu",
-        "last4": "6789",
-        "routing_number": "110000000",
-    }
-
-
 def _payment_method(ids: PaymentIds, method: str) -> Json:
-    details = _bank_account() if method == "us_bank_account" else {"brand": "visa", "last4": "0341"}
+    details = (
+        bank_account(_BANK_LAST4)
+        if method == "us_bank_account"
+        else {"brand": "visa", "last4": "0341"}
+    )
     return {
         "id": ids.payment_method,
         "object": "payment_method",

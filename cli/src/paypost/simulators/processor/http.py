@@ -1,4 +1,4 @@
-"""The HTTP control of the processor counterpart."""
+"""The HTTP of the processor counterpart: its control, its switches, and Stripe's API under /v1."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -15,10 +15,11 @@ from paypost.simulators.asgi import (
     send_json,
     send_problem,
 )
+from paypost.simulators.faults import MalformedSwitchError
+from paypost.simulators.processor.counterpart import Counterpart
 from paypost.simulators.processor.delivery import Delivery, Disorder
 from paypost.simulators.processor.processor import (
     Order,
-    Processor,
     UnknownScenarioError,
     expand_accounts,
 )
@@ -31,19 +32,24 @@ LIMIT_MAX = 10_000
 class ProcessorApplication:
     """The ASGI application of the processor counterpart."""
 
-    def __init__(self, *, processor: Processor) -> None:
-        self._processor = processor
+    def __init__(self, *, counterpart: Counterpart) -> None:
+        self._counterpart = counterpart
+        self._processor = counterpart.processor
+        self._switches = counterpart.api.switches
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
             return
+        if scope["path"].startswith("/v1/"):
+            await self._counterpart.api(scope, receive, send)
+            return
         try:
             await self._route(scope, receive, send)
         except HttpProblemError as problem:
             await send_problem(send, problem)
-        except (UnknownScenarioError, ValueError) as error:
+        except (MalformedSwitchError, UnknownScenarioError, ValueError) as error:
             await send_problem(
                 send,
                 HttpProblemError(status=400, title="The request is malformed", detail=str(error)),
@@ -60,10 +66,22 @@ class ProcessorApplication:
                 await send_json(send, self._state())
             case ("POST", "/clock/advance"):
                 body = await read_json(receive, limit_bytes=BODY_BYTES_MAX)
-                deliveries = await self._processor.advance(parse_advance(body))
+                deliveries = await self._counterpart.advance(parse_advance(body))
                 await send_json(
                     send, self._state() | {"deliveries": [describe(one) for one in deliveries]}
                 )
+            case ("GET", "/_charges"):
+                await send_json(
+                    send, await self._counterpart.api.describe_charges(read_query(scope))
+                )
+            case ("GET", "/_switches"):
+                await send_json(send, self._switches.describe())
+            case ("PUT", "/_switches"):
+                self._switches.change(await read_json(receive, limit_bytes=BODY_BYTES_MAX))
+                await send_json(send, self._switches.describe())
+            case ("POST", "/_switches/reset"):
+                self._switches.reset()
+                await send_json(send, self._switches.describe())
             case ("GET", "/livez" | "/readyz"):
                 await send_json(send, {"status": "ready"})
             case _:
@@ -110,7 +128,7 @@ class ProcessorApplication:
             "delivered": len(processor.deliveries),
             "not_taken": sum(not delivery.taken for delivery in processor.deliveries),
             "under_way": processor.under_way,
-            "scheduled": processor.scheduled,
+            "scheduled": processor.scheduled + self._counterpart.ledger.scheduled,
         }
 
 

@@ -60,6 +60,11 @@ class MovableClock:
         """Return the processor's time."""
         return self._real() + self._moved
 
+    @property
+    def moved(self) -> timedelta:
+        """Return how far it was moved."""
+        return self._moved
+
     def advance(self, by: timedelta) -> datetime:
         """Move the clock; return the new time. Raises ValueError when that would be backwards."""
         if by < timedelta():
@@ -93,6 +98,7 @@ class Processor:
         self._agenda: list[tuple[datetime, int, Step]] = []
         self._numbers = itertools.count()
         self._under_way: set[asyncio.Task[list[Delivery]]] = set()
+        self._announcing: set[asyncio.Task[None]] = set()
         self.deliveries: collections.deque[Delivery] = collections.deque(maxlen=DELIVERIES_KEPT_MAX)
 
     @property
@@ -103,7 +109,7 @@ class Processor:
     @property
     def under_way(self) -> int:
         """Return how many orders are being delivered."""
-        return len(self._under_way)
+        return len(self._under_way) + len(self._announcing)
 
     def prepare(self, order: Order) -> Iterator[Train]:
         """Make an order's trains, one by one as they are asked for.
@@ -146,8 +152,28 @@ class Processor:
 
     async def settle(self) -> None:
         """Return when nothing is being delivered; what waits for its time stays so."""
-        while self._under_way:
-            await asyncio.wait(self._under_way)
+        while self._under_way or self._announcing:
+            await asyncio.wait({*self._under_way, *self._announcing})
+
+    def announce(self, events: Sequence[Event]) -> "asyncio.Task[None]":
+        """Deliver the events of one payment in the background, in order; `settle` waits for it."""
+        task = asyncio.create_task(self._announce(events))
+        self._announcing.add(task)
+        task.add_done_callback(self._announcing.discard)
+        return task
+
+    async def announce_all(self, trains: Iterable[Sequence[Event]]) -> list[Delivery]:
+        """Deliver the events of many payments, those of one in order; return the deliveries."""
+        deliveries = await self._sender.send_all(
+            ([_built(event) for event in train] for train in trains),
+            concurrency=self._concurrency,
+        )
+        self.deliveries.extend(deliveries)
+        return deliveries
+
+    async def _announce(self, events: Sequence[Event]) -> None:
+        builds = [_built(event) for event in events]
+        self.deliveries.extend(await self._sender.send_all([builds], concurrency=1))
 
     async def advance(self, by: timedelta) -> list[Delivery]:
         """Move the clock and deliver what has become due by that; return the deliveries.
@@ -196,6 +222,10 @@ class Processor:
     def _at_own_time(self, step: Step) -> Callable[[datetime], Event]:
         # The sender gives its own, unmoved time; events carry the processor's.
         return lambda _: step.build(self._clock())
+
+
+def _built(event: Event) -> Callable[[datetime], Event]:
+    return lambda _: event
 
 
 def real_time() -> datetime:

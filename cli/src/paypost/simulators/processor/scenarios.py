@@ -14,8 +14,8 @@ from paypost.simulators.processor.events import (
     Ids,
     PaymentIds,
     Purchase,
-    ach_failure,
 )
+from paypost.simulators.processor.tokens import ach_return
 
 BANK = "us_bank_account"
 ACH_DAYS = 4
@@ -74,15 +74,21 @@ class Scenarios:
         """Return an ACH payment that comes back four days later, with its NACHA code."""
         ids = self._ids.payment()
         returned = timedelta(days=ACH_DAYS)
+        failure = ach_return(return_code)
 
-        def fail(at: datetime) -> Event:
+        def fail_charge(at: datetime) -> Event:
+            return self._builder.charge(
+                "charge.failed", ids=ids, purchase=purchase, at=at, method=BANK, failure=failure
+            )
+
+        def fail_intent(at: datetime) -> Event:
             return self._builder.payment_intent(
                 "payment_intent.payment_failed",
                 ids=ids,
                 purchase=purchase,
                 at=at,
                 method=BANK,
-                failure=ach_failure(return_code=return_code),
+                failure=failure,
             )
 
         return Train(
@@ -91,8 +97,8 @@ class Scenarios:
             purchase,
             [
                 *self._ach_submission(ids, purchase),
-                self._charge_step("charge.failed", ids, purchase, BANK, returned),
-                Step(returned, fail),
+                Step(returned, fail_charge),
+                Step(returned, fail_intent),
             ],
         )
 
