@@ -9,6 +9,9 @@ class TestStreams:
         assert {name: sorted(stream.by_type) for name, stream in STREAMS.items()} == {
             "payments.v1": [
                 "charge.declined",
+                "charge.withdrawn",
+                "mandate.withdrawn",
+                "method.updated",
                 "payment.accepted",
                 "payment.delayed",
                 "payment.pending",
@@ -29,7 +32,11 @@ class TestStreams:
             ],
             "portal.v1": [
                 "autopay.cancelled",
+                "autopay.changed",
                 "autopay.enrolled",
+                "autopay.invitation_declined",
+                "autopay.paused",
+                "autopay.resumed",
                 "contact.changed",
                 "customer.registered",
                 "payment.captured",
@@ -37,11 +44,23 @@ class TestStreams:
             ],
             "autopay.v1": [
                 "charge.announced",
+                "charge.cancelled",
+                "charge.closed",
+                "charge.failed",
+                "charge.held",
                 "charge.requested",
                 "enrolment.activated",
+                "enrolment.invited",
+                "enrolment.refused",
                 "enrolment.stopped",
+                "method.expiring",
             ],
-            "bills.v1": ["bill.changed", "bill.issued", "disconnect.scheduled"],
+            "bills.v1": [
+                "bill.cancelled",
+                "bill.changed",
+                "bill.issued",
+                "disconnect.scheduled",
+            ],
         }
 
     def test_have_one_producer_each(self):
@@ -56,7 +75,7 @@ class TestStreams:
 
     def test_name_each_type_once_in_the_whole_system(self):
         types = [fact.TYPE for stream in STREAMS.values() for fact in stream.facts]
-        assert len(types) == len(set(types)) == 27
+        assert len(types) == len(set(types)) == 42
 
 
 class TestTopics:
