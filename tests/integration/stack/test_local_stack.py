@@ -9,6 +9,7 @@ import time
 import asyncpg
 import psutil
 import pytest
+import stripe
 from tests.support.processes import OWNER, alive, eventually, mentioning, start_owner
 
 from paypost.stack.local import LocalStack
@@ -34,6 +35,10 @@ def processes_of(owner: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def port_of(state: StackState) -> int:
     return int(state.kafka_bootstrap.partition(":")[2])
+
+
+def processor_of(url: str, *, api_key: str) -> stripe.StripeClient:
+    return stripe.StripeClient(api_key, base_addresses={"api": url}, max_network_retries=0)
 
 
 class TestLocalStack:
@@ -141,6 +146,29 @@ class TestLocalStack:
             session = await asyncpg.connect(stack.state.dsns["autopay_scheduler"])
             assert await session.fetchval("SELECT current_schema") == "autopay_scheduler"
             await session.close()
+
+    def test_s_processor_opens_to_intake_s_key_alone_and_keeps_its_charges(self, state_dir):
+        with LocalStack(name="one", parts={"processor"}) as stack:
+            url = stack.state.http_urls["processor"]
+            intake = processor_of(url, api_key=stack.state.secrets.processor_api_key)
+            made = intake.v1.payment_intents.create(
+                {
+                    "amount": 8450,
+                    "currency": "usd",
+                    "customer": "cus_1001",
+                    "payment_method": "pm_card_visa",
+                    "confirm": True,
+                    "off_session": True,
+                }
+            )
+            with pytest.raises(stripe.AuthenticationError):
+                processor_of(url, api_key="sk_test_other").v1.payment_intents.retrieve(made.id)
+
+            stack.supervisor.kill(name="processor")
+            eventually(lambda: stack.supervisor.starts(name="processor") == 2)
+            stack.supervisor.wait_ready(name="processor", timeout_seconds=20)
+            found = intake.v1.payment_intents.retrieve(made.id)
+            assert (found.status, found.amount_received) == ("succeeded", 8450)
 
     def test_starts_from_nothing_when_asked_to(self, state_dir):
         with LocalStack(name="one", parts={"postgres"}) as stack:

@@ -189,6 +189,11 @@ class TestProcessSpec:
             "/state/mail",
         )
 
+    def test_the_processor_finds_its_charges_again_after_a_restart(self):
+        command = spec("processor").command
+        assert command[command.index("--book") + 1] == "/state/charges-journal.jsonl"
+        assert command[command.index("--journal") + 1] == "/state/processor-journal.jsonl"
+
 
 class TestLocalStack:
     def test_refuses_parts_that_do_not_exist(self):

@@ -205,6 +205,7 @@ def counterpart_arguments(*, counterpart: str, state: StackState) -> tuple[str, 
             "--port": _port_of(state.http_urls["processor"]),
             "--target": f"{state.http_urls['payment-intake']}/webhooks/stripe",
             "--journal": state.processor_journal_path,
+            "--book": state.charges_journal_path,
         },
     }
     return tuple(str(part) for pair in values[counterpart].items() for part in pair)

@@ -151,7 +151,7 @@ class StackState(_Frozen):
         cis_journal_path: the reference CIS's own record of what it applied.
         mail_store_path: the folder in which the mail sink keeps what it got.
         processor_journal_path: every attempt of the processor to deliver an event.
-        charges_journal_path: the processor's own record of what it was asked to charge.
+        charges_journal_path: the processor's own record of its charges, read again at its start.
     """
 
     name: str
