@@ -11,6 +11,7 @@ from pathlib import Path
 import uvloop
 
 from paypost.simulators.processor.api import StripeApi
+from paypost.simulators.processor.bank import BankBridge, MockBank
 from paypost.simulators.processor.book import Book
 from paypost.simulators.processor.connections import Connections
 from paypost.simulators.processor.counterpart import Counterpart
@@ -28,6 +29,8 @@ from paypost.simulators.processor.server import build_resettable_server
 from paypost.simulators.processor.switches import Switches
 
 AGENDA_SECONDS = 1.0
+BANK_SECONDS = 5.0
+"""How often a bank is asked; each time may make a file, and of those a minute has 36 names."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--book",
         type=Path,
         help="where every charge is recorded and found again; beside the journal when absent",
+    )
+    parser.add_argument(
+        "--bank-url",
+        help="a mock-bank that ACH debits are handed to, as NACHA files; else tokens decide",
     )
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--timeout-seconds", type=float, default=20.0)
@@ -89,7 +96,7 @@ async def run(options: argparse.Namespace) -> None:
     async def follow_agenda() -> None:
         await counterpart.processor.announce_all(untold)
         while True:
-            await asyncio.sleep(AGENDA_SECONDS)
+            await asyncio.sleep(BANK_SECONDS if counterpart.bridge else AGENDA_SECONDS)
             await counterpart.follow_agenda()
 
     following = asyncio.create_task(follow_agenda())
@@ -122,7 +129,7 @@ def build(
     clock = MovableClock(real=real_time)
     ids = Ids(chance=chance)
     builder = EventBuilder(ids=ids, api_version=options.api_version)
-    ledger = Ledger(ids=ids, clock=clock)
+    ledger = Ledger(ids=ids, clock=clock, bank_decides=options.bank_url is not None)
     processor = Processor(
         sender=WebhookSender(
             connections=connections,
@@ -149,8 +156,18 @@ def build(
         api_version=options.api_version,
         secret_key=os.environ.get("PROCESSOR_API_KEY") or None,
     )
+    bridge = (
+        BankBridge(ledger=ledger, bank=MockBank(url=options.bank_url), clock=clock)
+        if options.bank_url
+        else None
+    )
     return Counterpart(
-        processor=processor, api=api, ledger=ledger, book=book, builder=builder, clock=clock
+        processor=processor,
+        api=api,
+        ledger=ledger,
+        builder=builder,
+        clock=clock,
+        bridge=bridge,
     )
 
 

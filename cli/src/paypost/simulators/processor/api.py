@@ -216,6 +216,9 @@ class StripeApi:
             "idempotency_key": charge.key,
             "created": charge.created,
             "ended_at": charge.ended_at,
+            "trace": charge.trace,
+            "dispute": charge.dispute,
+            "dispute_reason": charge.dispute_reason,
             "metadata": charge.metadata,
             "refunded_cents": charge.refunded_cents,
             "refunds": [

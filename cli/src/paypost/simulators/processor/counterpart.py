@@ -4,20 +4,27 @@ It is opened from its book, so that a processor that was killed has forgotten no
 answer, no pending debit and no event that its endpoint has not taken yet.
 """
 
+import asyncio
 import collections
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from paypost.simulators.processor.api import StripeApi
-from paypost.simulators.processor.book import Book, read_book
+from paypost.simulators.processor.bank import BankBridge, BankUnavailableError
+from paypost.simulators.processor.book import read_book
 from paypost.simulators.processor.delivery import Delivery, read_deliveries
 from paypost.simulators.processor.events import Event, EventBuilder
 from paypost.simulators.processor.ledger import Ledger
 from paypost.simulators.processor.processor import MovableClock, Processor
 from paypost.simulators.processor.records import Announcement
+
+_log = logging.getLogger(__name__)
+
+ONE_DAY = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +34,11 @@ class Counterpart:
     processor: Processor
     api: StripeApi
     ledger: Ledger
-    book: Book
     builder: EventBuilder
     clock: MovableClock
+    bridge: BankBridge | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the agenda is followed: two at once would ask the bank twice."""
 
     def restore(self, *, book_path: Path, deliveries_path: Path | None) -> list[list[Event]]:
         """Bring back what the book holds; return the events that were never taken.
@@ -52,17 +61,45 @@ class Counterpart:
     async def advance(self, by: timedelta) -> list[Delivery]:
         """Move the clock; deliver what becomes due; return the deliveries.
 
-        Raises ValueError when that would be backwards.
+        With a bank it is moved day by day, as what a return means depends on its day. Raises
+        ValueError when that would be backwards.
         """
+        deliveries: list[Delivery] = []
+        if self.bridge is not None:
+            deliveries += await self.follow_agenda()
+            while by > ONE_DAY:
+                deliveries += await self._move(ONE_DAY)
+                by -= ONE_DAY
+        return [*deliveries, *await self._move(by)]
+
+    async def follow_agenda(self) -> list[Delivery]:
+        """Do and deliver what is due by the clock; return the deliveries."""
+        async with self.lock:
+            deliveries = await self.processor.deliver_due(now=self.clock())
+            announcements = await self._settle()
+        return [*deliveries, *await self.processor.announce_all(self.trains(announcements))]
+
+    async def _move(self, by: timedelta) -> list[Delivery]:
         self.clock.advance(by)
         await self.api.record_clock()
         return await self.follow_agenda()
 
-    async def follow_agenda(self) -> list[Delivery]:
-        """Do and deliver what is due by the clock; return the deliveries."""
-        deliveries = await self.processor.deliver_due(now=self.clock())
-        announcements = await self.api.settle_due()
-        return [*deliveries, *await self.processor.announce_all(self.trains(announcements))]
+    async def _settle(self) -> list[Announcement]:
+        if self.bridge is None:
+            return await self.api.settle_due()
+        try:
+            announcements = await self._exchange(self.bridge)
+        except BankUnavailableError as error:
+            # Asked again with the next look at the agenda; until then no debit has settled.
+            _log.warning("processor.bank_unavailable", extra={"reason": str(error)})
+            return []
+        return [*announcements, *await self.api.settle_due()]
+
+    async def _exchange(self, bridge: BankBridge) -> list[Announcement]:
+        await self.api.record_at_bank(bridge.prepare())
+        while change := await bridge.submit_next():
+            await self.api.record_at_bank([change])
+        return await self.api.record_at_bank(await bridge.collect())
 
     def trains(self, announcements: Sequence[Announcement]) -> list[list[Event]]:
         """Return the events of these announcements, those of one payment together."""

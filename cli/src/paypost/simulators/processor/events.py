@@ -8,7 +8,7 @@ from `2022-11-15` on it is `latest_charge`, and disputes name the PaymentIntent 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 
 import orjson
 
@@ -21,7 +21,7 @@ from paypost.simulators.processor.objects import (
     failure_members,
 )
 from paypost.simulators.processor.objects import read_fixture as _fixture
-from paypost.simulators.processor.records import ACCOUNT_FIELD, FEE_FIELD, Announcement
+from paypost.simulators.processor.records import ACCOUNT_FIELD, FEE_FIELD, Announcement, Charge
 from paypost.simulators.processor.tokens import Failure
 
 API_VERSION_OLD = "2020-08-27"
@@ -244,6 +244,29 @@ class EventBuilder:
     ) -> Event:
         """Return a `charge.dispute.*` event of one dispute over `amount_cents`."""
         event = _fixture(event_type)
+        dispute = self._dispute(
+            event_type,
+            ids=ids,
+            currency=purchase.currency,
+            at=at,
+            dispute_id=dispute_id,
+            status=status,
+            amount_cents=amount_cents,
+        )
+        event["data"] = {"object": dispute}
+        return self._finish(event, event_type, ids, purchase, at)
+
+    def _dispute(
+        self,
+        event_type: str,
+        *,
+        ids: PaymentIds,
+        currency: str,
+        at: datetime,
+        dispute_id: str,
+        status: str,
+        amount_cents: int,
+    ) -> Json:
         # The fixture of `closed` is of an API before disputes had ids; the newer shape fits it.
         dispute: Json = _fixture("charge.dispute.funds_withdrawn")["data"]["object"]
         moved = event_type not in {"charge.dispute.created", "charge.dispute.updated"}
@@ -252,7 +275,7 @@ class EventBuilder:
             "amount": amount_cents,
             "charge": ids.charge,
             "created": int(at.timestamp()),
-            "currency": purchase.currency,
+            "currency": currency,
             "status": status,
             "livemode": False,
             "metadata": {},
@@ -268,55 +291,70 @@ class EventBuilder:
         else:
             dispute.pop("payment_intent", None)
         dispute["balance_transactions"] = (
-            [self._dispute_transaction(event_type, dispute_id, purchase, at, amount_cents)]
+            [self._dispute_transaction(event_type, dispute_id, currency, at, amount_cents)]
             if moved
             else []
         )
-        event["data"] = {"object": dispute}
-        return self._finish(event, event_type, ids, purchase, at)
+        return dispute
 
     def announcement(self, announcement: Announcement) -> Event:
         """Return the event of what the API has done, its subject rendered as the API renders it."""
-        intent, charge = announcement.intent, announcement.charge
-        of_refund = announcement.type.startswith(("refund.", "charge.refund."))
-        data: Json = {}
-        if intent is not None:
-            data["object"] = self._renderer.intent(intent, charge=charge)
-        elif of_refund:
-            data["object"] = self._renderer.refund(announcement.refunds[-1])
-        else:
-            assert charge is not None
-            data["object"] = self._renderer.charge(charge, refunds=announcement.refunds)
-        if announcement.type == "charge.refunded":
-            assert charge is not None
-            before_cents = charge.refunded_cents - announcement.refunds[-1].amount_cents
-            data["previous_attributes"] = {"amount_refunded": before_cents}
-        elif announcement.type == "charge.updated":
-            data["previous_attributes"] = {"balance_transaction": None}
-        elif announcement.type == "charge.refund.updated":
-            before = "succeeded" if announcement.refunds[-1].status == "failed" else "pending"
-            data["previous_attributes"] = {"status": before}
-        subject = data["object"]
+        subject, previous = self._subject(announcement)
         event = self._envelope(announcement.id, announcement.type, announcement.created)
-        event["data"] = data
-        metadata = subject["metadata"] if not of_refund else {}
+        event["data"] = {"object": subject}
+        if previous:
+            event["data"]["previous_attributes"] = previous
+        about = announcement.intent or announcement.charge
+        metadata = about.metadata if about else {}
         fee = metadata.get(FEE_FIELD, "")
         fee_cents = int(fee) if fee.isdecimal() else 0
         return Event(
             id=announcement.id,
             type=announcement.type,
             body=orjson.dumps(event),
-            reference=subject["id"] if intent is not None else subject["payment_intent"],
+            reference=_intent_of(announcement),
             account=metadata.get(ACCOUNT_FIELD, ""),
             amount_cents=subject["amount"] - fee_cents,
             fee_cents=fee_cents,
         )
 
+    def _subject(self, announcement: Announcement) -> tuple[Json, Json]:
+        """Return what an event is about, and what of it was otherwise before."""
+        intent, charge, refunds = announcement.intent, announcement.charge, announcement.refunds
+        if intent is not None:
+            return self._renderer.intent(intent, charge=charge), {}
+        if charge is None:
+            newest = refunds[-1]
+            before = "succeeded" if newest.status == "failed" else "pending"
+            previous = {} if announcement.type == "refund.created" else {"status": before}
+            return self._renderer.refund(newest), previous
+        if announcement.type.startswith("charge.dispute."):
+            return self._dispute_of(announcement, charge), {}
+        rendered = self._renderer.charge(charge, refunds=refunds)
+        if announcement.type == "charge.refunded":
+            before_cents = charge.refunded_cents - refunds[-1].amount_cents
+            return rendered, {"amount_refunded": before_cents}
+        booked = announcement.type == "charge.updated"
+        return rendered, {"balance_transaction": None} if booked else {}
+
+    def _dispute_of(self, announcement: Announcement, charge: Charge) -> Json:
+        dispute = self._dispute(
+            announcement.type,
+            ids=PaymentIds(charge.intent, charge.id, charge.method),
+            currency=charge.currency,
+            at=datetime.fromtimestamp(announcement.created, UTC),
+            dispute_id=charge.dispute or "",
+            # A debit's dispute is lost from the first moment: the bank has the money back.
+            status="lost",
+            amount_cents=charge.amount_cents,
+        )
+        return dispute | {"reason": charge.dispute_reason}
+
     def _dispute_transaction(
         self,
         event_type: str,
         dispute_id: str,
-        purchase: Purchase,
+        currency: str,
         at: datetime,
         amount_cents: int,
     ) -> Json:
@@ -326,7 +364,7 @@ class EventBuilder:
             "object": "balance_transaction",
             "amount": sign * amount_cents,
             "created": int(at.timestamp()),
-            "currency": purchase.currency,
+            "currency": currency,
             "fee": 1500 if sign < 0 else -1500,
             "net": sign * (amount_cents + 1500),
             "source": dispute_id,
@@ -463,6 +501,12 @@ class EventBuilder:
 
 
 _BANK_LAST4 = "6789"
+
+
+def _intent_of(announcement: Announcement) -> str:
+    if announcement.intent is not None:
+        return announcement.intent.id
+    return announcement.charge.intent if announcement.charge else announcement.refunds[-1].intent
 
 
 def _decline() -> Json:

@@ -21,6 +21,7 @@ from paypost.simulators.processor.events import Ids
 from paypost.simulators.processor.objects import API_VERSION_OF_LATEST_CHARGE, Renderer
 from paypost.simulators.processor.records import (
     Announcement,
+    BankFile,
     Change,
     Charge,
     Customer,
@@ -47,6 +48,9 @@ CANCELLATION_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_custo
 REFUND_REASONS = frozenset({"duplicate", "fraudulent", "requested_by_customer"})
 INACTIVE_MANDATE = "mandate_script_inactive"
 MISSING_CUSTOMER = "cus_script_missing"
+
+# Stripe's API reference, "Dispute object": reasons of debits.
+_DISPUTE_REASONS = frozenset({"debit_not_authorized", "insufficient_funds"})
 
 # Payment methods that are tokens only were not made at any time; the fixture's time is as good.
 TOKEN_CREATED = 1_648_320_107
@@ -90,12 +94,14 @@ class Ledger:
         self.refunds: dict[str, Refund] = {}
         self.customers: dict[str, Customer] = {}
         self.methods: dict[str, Method] = {}
+        self.files: dict[int, BankFile] = {}
         # In the order of creation, so that a page is found without sorting.
         self._intent_ids: list[str] = []
         self._intent_ids_of: dict[str, list[str]] = {}
         self._refund_ids_of: dict[str, list[str]] = {}
         self._waiting: dict[str, int] = {}
         self._pending: dict[str, None] = {}
+        self._charge_of_trace: dict[str, str] = {}
         self._places: dict[str, int] = {}
 
     # Reading
@@ -301,11 +307,7 @@ class Ledger:
         """
         held = self.intent(identifier)
         charge = self.charges.get(held.latest_charge or "")
-        recalled = (
-            held.status == "processing"
-            and charge is not None
-            and self._behaviour(charge.method).cancellable
-        )
+        recalled = charge is not None and self._is_recallable(held, charge)
         if held.status not in CHANGEABLE and not recalled:
             raise self._unexpected(
                 held,
@@ -382,19 +384,60 @@ class Ledger:
         due = sorted((at, identifier) for identifier, at in self._waiting.items() if at <= now)
         return [self._settle(identifier) for _, identifier in due]
 
-    def return_debit(self, charge_id: str, *, return_code: str) -> Change | None:
-        """Let the bank return a debit; None when it is not pending (any more)."""
-        charge = self.charges.get(charge_id)
-        if charge is None or charge.status != "pending":
-            return None
-        return self._end_debit(charge, failure=ach_return(return_code))
+    def hand_over(self, *, routing_number: str, debits_max: int) -> Change | None:
+        """Put debits that no bank has yet into a new file; None when there are none.
 
-    def settle_debit(self, charge_id: str) -> Change | None:
-        """Let a debit stand; None when it is not pending (any more)."""
-        charge = self.charges.get(charge_id)
-        if charge is None or charge.status != "pending":
+        Each gets its trace number: eight digits of the originating bank, seven of its own.
+        """
+        waiting = [charge for charge in self.pending_debits() if charge.trace is None]
+        if not waiting:
             return None
-        return self._end_debit(charge, failure=None)
+        first = len(self._charge_of_trace) + 1
+        charges = tuple(
+            replace(charge, trace=f"{routing_number[:8]}{number % 10**7:07d}")
+            for number, charge in enumerate(waiting[:debits_max], start=first)
+        )
+        file = BankFile(
+            number=len(self.files),
+            created=self._now(),
+            charges=tuple(charge.id for charge in charges),
+        )
+        return self._applied(Change(charges=charges, files=(file,)))
+
+    def take_file(self, number: int) -> Change:
+        """Note that the bank has a file: the days of its debits begin."""
+        file = self.files[number]
+        settles_at = self._in_days(ACH_DAYS)
+        charges = tuple(
+            replace(self.charges[identifier], settles_at=settles_at)
+            for identifier in file.charges
+            if self.charges[identifier].status == "pending"
+        )
+        return self._applied(Change(charges=charges, files=(replace(file, taken=True),)))
+
+    def return_debit(self, trace: str, *, return_code: str) -> Change | None:
+        """Let the bank return the debit of this trace number; None when that is nothing new.
+
+        A pending one fails. One that has succeeded is disputed and lost, as Stripe does it: the
+        money was made available and is taken back.
+        """
+        charge = self.charges.get(self._charge_of_trace.get(trace, ""))
+        if charge is None or charge.dispute is not None or charge.status == "failed":
+            return None
+        failure = ach_return(return_code)
+        if charge.status == "pending":
+            return self._end_debit(charge, failure=failure)
+        reason = failure.code if failure.code in _DISPUTE_REASONS else "bank_cannot_process"
+        disputed = replace(charge, dispute=self._ids.new("dp"), dispute_reason=reason)
+        steps = ("created", "funds_withdrawn", "closed")
+        return self._applied(
+            Change(
+                charges=(disputed,),
+                announcements=tuple(
+                    self._announce(f"charge.dispute.{step}", charge=disputed) for step in steps
+                ),
+            )
+        )
 
     def pending_debits(self) -> Iterator[Charge]:
         """Yield the debits that are under way."""
@@ -417,10 +460,14 @@ class Ledger:
         for charge in change.charges:
             self.charges[charge.id] = charge
             self._wait(charge.id, charge.settles_at)
+            if charge.trace is not None:
+                self._charge_of_trace[charge.trace] = charge.id
             if charge.status == "pending":
                 self._pending[charge.id] = None
             else:
                 self._pending.pop(charge.id, None)
+        for file in change.files:
+            self.files[file.number] = file
         for refund in change.refunds:
             if refund.id not in self.refunds:
                 self._refund_ids_of.setdefault(refund.charge, []).append(refund.id)
@@ -448,6 +495,11 @@ class Ledger:
     def _applied(self, change: Change) -> Change:
         self.apply(change)
         return change
+
+    def _is_recallable(self, intent: Intent, charge: Charge) -> bool:
+        if intent.status != "processing" or charge.trace is not None:
+            return False
+        return self._bank_decides or self._behaviour(charge.method).cancellable
 
     def _attempt(
         self, intent: Intent, confirm: Confirmation
@@ -478,7 +530,8 @@ class Ledger:
             charge = replace(
                 charge,
                 status="pending",
-                settles_at=self._in_days(ACH_DAYS),
+                # Where a bank decides, its days begin when it has the debit.
+                settles_at=None if self._bank_decides else self._in_days(ACH_DAYS),
             )
             intent = replace(intent, status="processing", latest_charge=charge.id)
             return intent, charge, (self._announce("payment_intent.processing", intent, charge),)

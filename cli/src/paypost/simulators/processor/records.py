@@ -102,6 +102,22 @@ class Charge:
     balance_transaction: str | None = None
     key: str | None = None
     """The idempotency key of the request that made it."""
+    trace: str | None = None
+    """The trace number under which a bank was handed it."""
+    dispute: str | None = None
+    """The dispute that a return after its success has become."""
+    dispute_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BankFile:
+    """A file of debits for the bank; what it holds is decided before it is sent."""
+
+    number: int
+    created: int
+    charges: tuple[str, ...]
+    taken: bool = False
+    """Whether the bank has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +139,6 @@ class Refund:
     fails: bool = False
     """Whether it comes back at `settles_at`."""
     key: str | None = None
-
-
-Record = Customer | Method | Intent | Charge | Refund
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,4 +163,5 @@ class Change:
     intents: tuple[Intent, ...] = ()
     charges: tuple[Charge, ...] = ()
     refunds: tuple[Refund, ...] = ()
+    files: tuple[BankFile, ...] = ()
     announcements: tuple[Announcement, ...] = ()
