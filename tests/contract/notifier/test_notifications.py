@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.backends import TestDatabase
+from tests.unit.notifier import autopay_facts as autopay
 from tests.unit.notifier.fakes import (
     NOON,
     AllLanes,
@@ -20,7 +21,17 @@ from tests.unit.notifier.fakes import (
 
 from notifier.adapters.repositories import SqlContacts, SqlNotifications
 from notifier.adapters.tables import outbox
-from notifier.domain import Answer, Attempt, Decision, Kind, Outcome, Status, decide
+from notifier.consumers import to_notification
+from notifier.domain import (
+    Answer,
+    Attempt,
+    Decision,
+    Kind,
+    Notification,
+    Outcome,
+    Status,
+    decide,
+)
 from notifier.ports import Contacts, Notifications, Settlement
 from shared.contracts.streams import NOTIFICATIONS
 from shared.db.engine import build_engine
@@ -74,6 +85,12 @@ async def account(contacts: Contacts) -> str:
     account = f"A-{uuid4()}"
     await contacts.keep([a_contact(account_id=account)])
     return account
+
+
+def a_notice(fact) -> Notification:
+    notification = to_notification(autopay.received(fact))
+    assert notification is not None
+    return notification
 
 
 async def take(notifications, *batch, now=NOON, hold=False, lanes=None):
@@ -182,6 +199,93 @@ class TestTake:
         assert not (await take(notifications, second)).attempts
         third = a_notification(account_id=account)
         assert (await take(notifications, third, lanes=AllLanes())).attempts
+
+
+class TestTakeOfAutopay:
+    @pytest.mark.parametrize(
+        "state",
+        [
+            autopay.activated,
+            autopay.refused,
+            autopay.stopped,
+            autopay.invited,
+            autopay.announced,
+            autopay.held,
+            autopay.failed,
+            autopay.closed,
+            autopay.refunded,
+            autopay.expiring,
+        ],
+    )
+    async def test_keeps_what_is_to_be_told_whole(self, notifications, account, state):
+        notice = a_notice(state(account_id=account, enrolment_id=uuid4(), charge_id=uuid4()))
+        await take(notifications, notice, hold=True)
+        [attempt] = await claim(notifications, account, now=LATER)
+        assert attempt.notification == notice
+
+    async def test_sends_an_invitation_to_the_address_that_it_names(self, notifications):
+        account = f"A-{uuid4()}"
+        invitation = a_notice(autopay.invited(account_id=account))
+        [attempt] = (await take(notifications, invitation)).attempts
+        assert (attempt.contact.email, attempt.contact.locale) == ("ana@example.org", "es")
+        [again] = await claim(notifications, account, now=AFTER_THE_LEASE)
+        assert again.contact == attempt.contact
+
+    async def test_invites_nobody_who_wants_no_mail(self, notifications, contacts, account):
+        await contacts.keep([a_contact(account_id=account, opted_out=True)])
+        taken = await take(notifications, a_notice(autopay.invited(account_id=account)))
+        assert b'"reason":"opted_out"' in taken.rows[0].record.value
+
+    async def test_tells_what_is_owed_to_who_wants_no_mail(self, notifications, contacts, account):
+        await contacts.keep([a_contact(account_id=account, opted_out=True)])
+        notice = a_notice(autopay.announced(account_id=account, charge_id=uuid4()))
+        assert len((await take(notifications, notice)).attempts) == 1
+
+    async def test_says_of_which_fact_it_tells_and_says_so_again(self, notifications, account):
+        fact = autopay.failed(account_id=account, charge_id=uuid4())
+        [attempt] = (await take(notifications, a_notice(fact))).attempts
+        said = await notifications.settle([settlement(attempt, Outcome.SENT)])
+        again = (await take(notifications, a_notice(fact))).rows
+        assert [row.record for row in said] == [row.record for row in again]
+        stated = NOTIFICATIONS.by_type["notification.sent"].model_validate_json(
+            said[0].record.value
+        )
+        assert (stated.about, stated.kind) == (fact.id(), "charge_declined")
+        assert (stated.payment_id, stated.posting_key) == (autopay.DECLINED_PAYMENT, None)
+
+    @pytest.mark.parametrize("together", [True, False])
+    async def test_skips_an_announcement_after_a_later_one(self, notifications, account, together):
+        charge = {"account_id": account, "charge_id": uuid4()}
+        first = a_notice(autopay.announced(version=1, **charge))
+        third = a_notice(autopay.announced(version=3, **charge))
+        other = a_notice(autopay.announced(version=1, account_id=account, charge_id=uuid4()))
+        if together:
+            taken = await take(notifications, first, third, other, lanes=AllLanes())
+            assert [each.notification for each in taken.attempts] == [third, other]
+        else:
+            await take(notifications, third)
+            taken = await take(notifications, first, other, lanes=AllLanes())
+            assert [each.notification for each in taken.attempts] == [other]
+        assert list(taken.skipped) == [first]
+        assert b'"reason":"superseded"' in taken.rows[0].record.value
+
+    async def test_skips_at_last_what_was_announced_anew_while_it_waited(
+        self, notifications, account
+    ):
+        charge = {"account_id": account, "charge_id": uuid4()}
+        first, second = (a_notice(autopay.announced(version=n, **charge)) for n in (1, 2))
+        await take(notifications, first, hold=True)
+        await take(notifications, second, hold=True)
+        claimed = await notifications.claim_due(now=LATER, limit=1000)
+        assert first in claimed.skipped
+        assert second in [each.notification for each in claimed.attempts]
+
+    async def test_skips_an_announcement_that_has_waited_past_its_day(self, notifications, account):
+        notice = a_notice(autopay.announced(account_id=account, charge_id=uuid4()))
+        await take(notifications, notice, hold=True)
+        claimed = await notifications.claim_due(now=NOON + timedelta(days=30), limit=1000)
+        assert notice in claimed.skipped
+        assert ("notification.skipped", notice.id) in facts(claimed.rows)
 
 
 class TestClaimDue:

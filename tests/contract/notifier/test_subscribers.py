@@ -16,7 +16,7 @@ def subscribers():
 class TestSubscribers:
     def test_listen_to_these_streams(self, subscribers):
         topics = sorted(topic.name for subscriber in subscribers for topic in subscriber.topics)
-        assert topics == ["payments.v1", "portal.v1", "postings.v1"]
+        assert topics == ["autopay.v1", "payments.v1", "portal.v1", "postings.v1"]
 
     def test_acknowledge_after_the_work(self, subscribers):
         assert {subscriber.ack_policy for subscriber in subscribers} == {AckPolicy.NACK_ON_ERROR}

@@ -6,7 +6,7 @@ import email.policy
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
-from email.message import Message
+from email.message import EmailMessage
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,14 +14,17 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from tests.contract.notifier.smtp_world import SmtpWorld
 from tests.support.backends import KafkaBackend, TestDatabase
+from tests.unit.notifier import autopay_facts as autopay
 
 from notifier.app import App, build_app
+from notifier.consumers import to_notification
 from notifier.domain import Kind, notification_id
 from notifier.settings import Settings
 from shared.contracts.fact import Fact
-from shared.contracts.portal import ContactChanged
+from shared.contracts.payments import ChargeDeclined
+from shared.contracts.portal import ContactChanged, Locale
 from shared.contracts.postings import PostingPosted
-from shared.contracts.streams import NOTIFICATIONS, PORTAL, POSTINGS
+from shared.contracts.streams import AUTOPAY, NOTIFICATIONS, PAYMENTS, PORTAL, POSTINGS
 from shared.contracts.topics import create_topics
 from shared.contracts.wire import encode
 from shared.db.migrations import migrate
@@ -138,12 +141,20 @@ def a_posting(account: str) -> PostingPosted:
     )
 
 
-async def register(producer: RecordProducer, session: asyncpg.Connection, *accounts: str) -> None:
+async def register(
+    producer: RecordProducer,
+    session: asyncpg.Connection,
+    *accounts: str,
+    locale: Locale = "en",
+    opted_out: bool = False,
+) -> None:
     contacts = [
         ContactChanged(
             account_id=account,
             name="Ada Byron",
             email=f"{account}@example.org",
+            locale=locale,
+            email_opted_out=opted_out,
             changed_at=NOW,
         )
         for account in accounts
@@ -160,13 +171,17 @@ async def register(producer: RecordProducer, session: asyncpg.Connection, *accou
 
 
 async def settled(session: asyncpg.Connection, *postings: PostingPosted) -> None:
-    ids = [notification_id(kind=Kind.POSTED, key=posting.posting_key) for posting in postings]
+    await settled_ids(
+        session, *(notification_id(kind=Kind.POSTED, key=each.posting_key) for each in postings)
+    )
 
+
+async def settled_ids(session: asyncpg.Connection, *ids: UUID) -> None:
     async def all_settled() -> bool:
         found = await session.fetchval(
             "SELECT count(*) FROM notifications WHERE id = ANY($1::uuid[]) "
             "AND settled_at IS NOT NULL",
-            ids,
+            list(ids),
         )
         return bool(found == len(ids))
 
@@ -265,7 +280,153 @@ class TestNotifier:
         assert repeats == 1
 
 
-def mails(mail_server: SmtpWorld, account: str) -> list[Message]:
+def notices_of(account: str) -> dict[str, Fact]:
+    """Return one fact of autopay for each kind of notice, about one account of its own."""
+    enrolment = {"account_id": account, "enrolment_id": uuid4()}
+    charge = {**enrolment, "charge_id": uuid4()}
+    return {
+        "autopay_started": autopay.activated(**enrolment),
+        "autopay_refused": autopay.refused(**enrolment),
+        "charge_announced": autopay.announced(**charge),
+        "charge_held": autopay.held(**charge),
+        "charge_declined": autopay.failed(**charge),
+        "charge_missed": autopay.closed(**charge),
+        "charge_refunded": autopay.refunded(**charge),
+        "method_expiring": autopay.expiring(**enrolment),
+        "autopay_stopped": autopay.stopped(**enrolment),
+    }
+
+
+SUBJECTS = {
+    "en": [
+        "Automatic payments are on for account {account}",
+        "Your request for automatic payments was not accepted",
+        "We will charge $82.50 on March 18, 2026",
+        "Please decide: $82.50 is above your maximum for automatic payments",
+        "Your automatic payment of $82.50 did not go through",
+        "Your bill due on March 20, 2026 will not be paid automatically",
+        "Your automatic payment of $82.50 goes back to you",
+        "The card for your automatic payments expires soon",
+        "Automatic payments are off for account {account}",
+    ],
+    "es": [
+        "Los pagos automáticos de la cuenta {account} están activados",
+        "No se aceptó su solicitud de pagos automáticos",
+        "Cobraremos $82.50 el 18 de marzo de 2026",
+        "Decida usted: $82.50 supera su máximo para pagos automáticos",
+        "Su pago automático de $82.50 no se pudo realizar",
+        "Su factura con vencimiento el 20 de marzo de 2026 no se pagará automáticamente",
+        "Le devolvemos su pago automático de $82.50",
+        "La tarjeta de sus pagos automáticos vence pronto",
+        "Los pagos automáticos de la cuenta {account} están desactivados",
+    ],
+}
+
+
+@pytest.mark.usefixtures("app")
+class TestNoticesOfAutopay:
+    @pytest.mark.parametrize("locale", ["en", "es"])
+    async def test_reach_the_customer_once_each_in_order_in_the_right_language(
+        self, producer, session, mail_server, locale
+    ):
+        account = f"A{uuid4().hex}"
+        facts = notices_of(account)
+        await register(producer, session, account, locale=locale)
+        records = [encode(fact, stream=AUTOPAY) for fact in facts.values()]
+        await producer.publish(records)
+        await producer.publish(records)
+        ids = [notification_id(kind=Kind(kind), key=fact.id()) for kind, fact in facts.items()]
+        await settled_ids(session, *ids)
+        await producer.publish(records[:1])
+        # What comes after it on the same partition has been told: so the repeat has been taken.
+        last = autopay.expiring(account_id=account, enrolment_id=uuid4())
+        await producer.publish([encode(last, stream=AUTOPAY)])
+        await settled_ids(session, notification_id(kind=Kind.METHOD_EXPIRING, key=last.id()))
+        subjects = [message["Subject"] for message in mails(mail_server, account)]
+        expected = [subject.format(account=account) for subject in SUBJECTS[locale]]
+        assert subjects == [*expected, expected[7]]
+        languages = {message["Content-Language"] for message in mails(mail_server, account)}
+        assert languages == {locale}
+
+    async def test_are_stated_with_the_fact_that_they_tell_and_the_payment_of_a_decline(
+        self, producer, session, kafka
+    ):
+        account = f"A{uuid4().hex}"
+        await register(producer, session, account)
+        declined = autopay.failed(account_id=account, charge_id=uuid4(), payment_id=uuid4())
+        announced_fact = autopay.announced(account_id=account, charge_id=uuid4())
+        await producer.publish(
+            [encode(fact, stream=AUTOPAY) for fact in (declined, announced_fact)]
+        )
+        for fact, payment in ((declined, declined.payment_id), (announced_fact, None)):
+            notification = to_notification(autopay.received(fact))
+            assert notification is not None
+            [stated] = await announced(kafka, notification.id, count=1)
+            assert stated.TYPE == "notification.sent"
+            assert (stated.about, stated.payment_id) == (fact.id(), payment)
+
+    async def test_invite_whom_nobody_here_knows(self, producer, session, mail_server):
+        account = f"A{uuid4().hex}"
+        invitation = autopay.invited(account_id=account, email=f"{account}@example.org")
+        reminder = autopay.invited(account_id=account, email=f"{account}@example.org", invitation=2)
+        records = [encode(fact, stream=AUTOPAY) for fact in (invitation, invitation, reminder)]
+        await producer.publish(records)
+        await settled_ids(
+            session,
+            notification_id(kind=Kind.AUTOPAY_INVITED, key=invitation.id()),
+            notification_id(kind=Kind.AUTOPAY_REMINDED, key=reminder.id()),
+        )
+        first, second = mails(mail_server, account)
+        assert first["Subject"] == "Configure de nuevo sus pagos automáticos"
+        assert second["Subject"] == "Recordatorio: aún no ha configurado sus pagos automáticos"
+        body = first.get_body(("plain",)).get_content()
+        assert body.startswith("Hola, Ana Pérez:")
+        assert "https://pay.springfield.example/autopay" in body
+
+    async def test_reach_a_customer_who_wants_no_mail_where_they_are_owed(
+        self, producer, session, mail_server
+    ):
+        account = f"A{uuid4().hex}"
+        await register(producer, session, account, opted_out=True)
+        facts = [
+            autopay.expiring(account_id=account, enrolment_id=uuid4()),
+            autopay.announced(account_id=account, charge_id=uuid4()),
+        ]
+        await producer.publish([encode(fact, stream=AUTOPAY) for fact in facts])
+        await settled_ids(
+            session,
+            notification_id(kind=Kind.METHOD_EXPIRING, key=facts[0].id()),
+            notification_id(kind=Kind.CHARGE_ANNOUNCED, key=facts[1].id()),
+        )
+        [message] = mails(mail_server, account)
+        assert message["Subject"] == "We will charge $82.50 on March 18, 2026"
+
+    async def test_leave_the_decline_of_a_charge_to_the_scheduler(
+        self, producer, session, mail_server
+    ):
+        account = f"A{uuid4().hex}"
+        await register(producer, session, account)
+        by_hand, by_autopay = (
+            ChargeDeclined(
+                payment_id=uuid4(),
+                account_id=account,
+                processor="stripe",
+                reference="pi_1",
+                amount_cents=8250,
+                currency="USD",
+                declined_at=NOW,
+                attempt="ch_1",
+                charge_id=charge_id,
+            )
+            for charge_id in (None, uuid4())
+        )
+        await producer.publish([encode(fact, stream=PAYMENTS) for fact in (by_autopay, by_hand)])
+        await settled_ids(session, notification_id(kind=Kind.DECLINED, key=by_hand.id()))
+        [message] = mails(mail_server, account)
+        assert message["Subject"] == "Your payment of $82.50 was declined"
+
+
+def mails(mail_server: SmtpWorld, account: str) -> list[EmailMessage]:
     return [
         email.message_from_bytes(content, policy=email.policy.default)
         for recipient, content in mail_server.inbox

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from uuid import UUID, uuid4
+from uuid import UUID, uuid4, uuid5
 
 from notifier.domain import (
     UNSETTLED,
@@ -15,9 +15,11 @@ from notifier.domain import (
     Outcome,
     SkipReason,
     Status,
-    ledger_notification_ids,
+    addressee,
+    is_past,
     notification_id,
     skip_reason,
+    superseding_ids,
 )
 from notifier.ports import Claimed, HeldLanes, MailMessage, Settlement, Taken
 from shared.contracts.fact import Fact
@@ -48,6 +50,7 @@ def a_notification(
     return Notification(
         id=notification_id(kind=kind, key=key),
         kind=kind,
+        about=uuid5(key, kind),
         payment_id=key,
         posting_key=None if kind is Kind.DECLINED else key,
         account_id=account_id,
@@ -203,9 +206,9 @@ class InMemoryNotifications:
                     facts.append(fact)
                 continue
             inserted += 1
-            contact = self.contacts.get(each.account_id or "")
+            contact = addressee(notification=each, contact=self.contacts.get(each.account_id or ""))
             reason = skip_reason(notification=each, contact=contact)
-            if reason is None and self._is_superseded(each):
+            if reason is None and self._is_superseded(each, beside=batch):
                 reason = "superseded"
             row = _Row(
                 notification=each,
@@ -246,8 +249,15 @@ class InMemoryNotifications:
             row.status, row.lease, row.due_at = Status.SENDING, lease, leased_until
             row.repeats += was_sending
             repeats += was_sending
-            contact = self.contacts.get(row.notification.account_id or "")
+            contact = addressee(
+                notification=row.notification,
+                contact=self.contacts.get(row.notification.account_id or ""),
+            )
             reason = skip_reason(notification=row.notification, contact=contact)
+            if self._is_superseded(row.notification) or is_past(
+                notification=row.notification, taken_at=row.taken_at, now=now
+            ):
+                reason = reason or "superseded"
             if reason is not None:
                 facts.append(_skip(row, reason, now))
                 skipped.append(row.notification)
@@ -290,10 +300,11 @@ class InMemoryNotifications:
             found.append((str(status), len(taken), age_seconds))
         return found
 
-    def _is_superseded(self, notification: Notification) -> bool:
-        if notification.kind is not Kind.DELAYED or notification.posting_key is None:
-            return False
-        return any(key in self.rows for key in ledger_notification_ids(notification.posting_key))
+    def _is_superseded(
+        self, notification: Notification, *, beside: Sequence[Notification] = ()
+    ) -> bool:
+        taken = {*self.rows, *(each.id for each in beside)}
+        return any(found in taken for found in superseding_ids(notification))
 
     def _announce(self, facts: Sequence[Fact]) -> list[OutboxRow]:
         first = self.announced
@@ -338,6 +349,7 @@ def _restate(row: _Row) -> Fact | None:
         "kind": str(row.notification.kind),
         "payment_id": row.notification.payment_id,
         "posting_key": row.notification.posting_key,
+        "about": row.notification.about,
         "account_id": row.notification.account_id,
     }
     match row.status:

@@ -12,8 +12,9 @@ from babel import Locale
 from babel.numbers import format_currency
 from tests.unit.notifier.fakes import NOON, a_contact, a_notification
 
-from notifier.adapters.composer import LOCALES, Sender, TemplateComposer, _amount_writer
-from notifier.domain import Kind, Notification, notification_id
+from notifier.adapters.composer import TemplateComposer
+from notifier.adapters.words import LOCALES, Sender, amount_writer
+from notifier.domain import OF_PAYMENTS, Kind, Notification, notification_id
 
 PAYMENT = UUID("0198c5b1-0000-7000-8000-000000000001")
 
@@ -170,7 +171,7 @@ class TestOtherMessages:
         assert "was posted" not in text_of(message)
 
     def test_leave_no_gap_unfilled(self, composer):
-        for kind in Kind:
+        for kind in OF_PAYMENTS:
             for locale in LOCALES:
                 message, _ = composed(composer, a_notification(kind=kind), a_contact(locale=locale))
                 for part in ("plain", "html"):
@@ -266,7 +267,7 @@ class TestAmounts:
     )
     @pytest.mark.parametrize("currency", ["USD", "EUR", "JPY", "KWD"])
     def test_are_written_as_babel_writes_them(self, locale, currency):
-        write = _amount_writer(Locale.parse(locale), currency)
+        write = amount_writer(Locale.parse(locale), currency)
         scale = {"JPY": 0, "KWD": 3}.get(currency, 2)
         for cents in (0, 7, 100, 12_345, 123_456, 9_999_999, 12_345_678_901):
             amount = Decimal(cents).scaleb(-scale)

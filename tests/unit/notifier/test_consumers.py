@@ -2,15 +2,16 @@ from datetime import date, timedelta
 from uuid import UUID
 
 import pytest
+from tests.unit.notifier import autopay_facts as facts
+from tests.unit.notifier.autopay_facts import received
 from tests.unit.notifier.fakes import NOON
 
 from notifier.consumers import to_contact, to_notification
 from notifier.domain import Kind, notification_id
-from shared.contracts.fact import Fact
+from shared.contracts.autopay import ChargeCancelled, ChargeRequested
 from shared.contracts.payments import ChargeDeclined, PaymentAccepted, PaymentDelayed
 from shared.contracts.portal import ContactChanged, CustomerRegistered
 from shared.contracts.postings import PostingPosted, PostingReversed, PostingSuspended
-from shared.contracts.wire import Received
 
 PAYMENT = UUID("0198c5b1-0000-7000-8000-000000000001")
 REVERSAL = UUID("0198c5b1-0000-7000-8000-000000000002")
@@ -24,17 +25,6 @@ ON_LEDGER = {
     "balance_after_cents": -700,
 }
 AT_PROCESSOR = {**ABOUT, "processor": "stripe", "reference": "pi_1"}
-
-
-def received(fact: Fact) -> Received:
-    return Received(
-        fact=fact,
-        event_id=str(fact.id()),
-        event_type=fact.TYPE,
-        source="/paypost/test",
-        time=fact.happened_at(),
-        traceparent="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    )
 
 
 class TestToNotification:
@@ -55,6 +45,7 @@ class TestToNotification:
         assert notification.posting_key == REVERSAL
         assert notification.balance_after_cents == -700
         assert notification.happened_at - NOON == timedelta(seconds=2)
+        assert notification.about == fact.id()
         assert notification.traceparent is not None
 
     def test_tells_a_delay(self):
@@ -95,6 +86,76 @@ class TestToNotification:
         )
         assert to_notification(received(accepted)) is None
         assert to_notification(received(suspended)) is None
+
+    def test_leaves_a_decline_of_autopay_to_whoever_knows_what_happens_next(self):
+        fact = ChargeDeclined(
+            **AT_PROCESSOR, declined_at=NOON, attempt="evt_1", charge_id=facts.CHARGE
+        )
+        assert to_notification(received(fact)) is None
+
+
+class TestToNoticeOfAutopay:
+    @pytest.mark.parametrize(
+        ("fact", "kind", "amount"),
+        [
+            (facts.activated(), "autopay_started", None),
+            (facts.refused(), "autopay_refused", None),
+            (facts.stopped(), "autopay_stopped", None),
+            (facts.invited(), "autopay_invited", None),
+            (facts.invited(invitation=2), "autopay_reminded", None),
+            (facts.announced(), "charge_announced", (8250, "USD")),
+            (facts.held(), "charge_held", (8250, "USD")),
+            (facts.failed(), "charge_declined", (8250, "USD")),
+            (facts.closed(), "charge_missed", None),
+            (facts.refunded(), "charge_refunded", (8250, "USD")),
+            (facts.expiring(), "method_expiring", None),
+        ],
+    )
+    def test_tells(self, fact, kind, amount):
+        notification = to_notification(received(fact))
+        assert notification is not None
+        assert notification.kind == kind
+        assert notification.id == notification_id(kind=Kind(kind), key=fact.id())
+        assert (notification.about, notification.fact) == (fact.id(), fact)
+        assert notification.account_id == "4711-0815"
+        assert notification.happened_at == NOON
+        assert notification.traceparent == facts.TRACE
+        assert (notification.amount_cents, notification.currency) == (amount or (None, None))
+
+    def test_names_the_payment_of_a_decline_and_of_nothing_else(self):
+        declined = to_notification(received(facts.failed()))
+        announced = to_notification(received(facts.announced()))
+        assert declined is not None
+        assert announced is not None
+        assert (declined.payment_id, announced.payment_id) == (facts.DECLINED_PAYMENT, None)
+
+    def test_tells_each_version_and_each_decline_once(self):
+        stated = [
+            facts.announced(version=1),
+            facts.announced(version=1),
+            facts.announced(version=2),
+            facts.failed(decline="ch_1"),
+            facts.failed(decline="ch_2"),
+        ]
+        found = [to_notification(received(fact)) for fact in stated]
+        assert len({each.id for each in found if each is not None}) == 4
+
+    def test_tells_nothing_of_what_is_asked_of_intake_or_ends_as_wished(self):
+        charge = facts.announced().model_dump(exclude={"version", "left_cents", "announced_at"})
+        requested = ChargeRequested(
+            **charge,
+            attempt=1,
+            processor="stripe",
+            payment_method_token="pm_123",
+            customer_token=None,
+            mandate_token=None,
+            requested_at=NOON,
+            valid_until=NOON,
+        )
+        cancelled = ChargeCancelled(**charge, attempt=1, cancelled_at=NOON)
+        ends = [facts.closed(outcome=outcome) for outcome in ("paid", "skipped", "cancelled")]
+        for fact in (requested, cancelled, *ends):
+            assert to_notification(received(fact)) is None
 
 
 class TestToContact:

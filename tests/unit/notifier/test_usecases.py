@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
+from tests.unit.notifier import autopay_facts as facts
 from tests.unit.notifier.fakes import (
     NOON,
     InMemoryMailGateway,
@@ -13,6 +14,7 @@ from tests.unit.notifier.fakes import (
     a_notification,
 )
 
+from notifier.consumers import to_notification
 from notifier.domain import Answer, Attempt, Contact, Kind, Notification, Outcome, Status
 from notifier.metrics import Metrics
 from notifier.ports import MailMessage, Settlement
@@ -22,6 +24,12 @@ from shared.work.backoff import Backoff
 from shared.work.batcher import MicroBatcher
 from shared.work.lanes import Lanes
 from shared.work.limit import Breaker, FixedLimit
+
+
+def told(fact) -> Notification:
+    notification = to_notification(facts.received(fact))
+    assert notification is not None
+    return notification
 
 
 class PlainComposer:
@@ -173,6 +181,59 @@ class TestTellCustomers:
         await house.told(held)
         assert house.status_of(held) is Status.DUE
         assert len(house.mail.calls) == calls
+
+
+class TestTellingOfAutopay:
+    async def test_says_of_which_fact_it_told(self, house):
+        announcement = told(facts.announced())
+        await house.told(announcement, announcement)
+        await house.told(announcement)
+        assert len(house.mail.inbox) == 1
+        assert house.facts() == ["notification.sent", "notification.sent"]
+        for row in house.announced:
+            assert f'"about":"{facts.announced().id()}"'.encode() in row.record.value
+            assert b'"payment_id":null' in row.record.value
+        assert house.count("notifications_total", kind="charge_announced", outcome="sent") == 1
+
+    async def test_invites_whom_it_does_not_know(self, house):
+        await house.told(told(facts.invited(account_id="never-heard-of")))
+        assert [recipient for recipient, _ in house.mail.inbox] == ["ana@example.org"]
+
+    async def test_does_not_announce_what_is_announced_anew(self, house):
+        first, second = told(facts.announced(version=1)), told(facts.announced(version=2))
+        await house.told(first, second)
+        assert house.status_of(first) is Status.SKIPPED
+        assert house.status_of(second) is Status.SENT
+        assert len(house.mail.inbox) == 1
+
+    async def test_does_not_announce_what_was_announced_anew_during_an_outage(self, house):
+        first, second = told(facts.announced(version=1)), told(facts.announced(version=2))
+        house.mail.go_down()
+        await house.told(first)
+        await house.told(second)
+        house.mail.come_back()
+        while await house.recovered(seconds=5):
+            pass
+        assert house.status_of(first) is Status.SKIPPED
+        assert house.status_of(second) is Status.SENT
+        assert [content for _, content in house.mail.inbox] == [str(second.id).encode()]
+
+    async def test_does_not_announce_a_day_that_is_over(self, house):
+        announcement = told(facts.announced())
+        house.mail.go_down()
+        await house.told(announcement)
+        house.mail.come_back()
+        await house.recovered(seconds=20 * 86_400)
+        assert house.status_of(announcement) is Status.SKIPPED
+        assert house.notifications.rows[announcement.id].reason == "superseded"
+        assert not house.mail.inbox
+
+    async def test_tells_an_opted_out_customer_of_a_charge_and_not_of_an_expiry(self, house):
+        await house.keep([a_contact(opted_out=True, changed_at=NOON + timedelta(hours=1))])
+        announcement, warning = told(facts.announced()), told(facts.expiring())
+        await house.told(announcement, warning)
+        assert house.status_of(announcement) is Status.SENT
+        assert house.status_of(warning) is Status.SKIPPED
 
 
 class TestSending:

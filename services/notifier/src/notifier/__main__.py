@@ -7,6 +7,6 @@ ServiceCommand(
     package="notifier",
     settings_class=Settings,
     composition="notifier.app",
-    consumes=("payments.v1", "portal.v1", "postings.v1"),
+    consumes=("autopay.v1", "payments.v1", "portal.v1", "postings.v1"),
     produces=("notifications.v1",),
 ).run()

@@ -9,11 +9,12 @@ from zoneinfo import ZoneInfo
 
 from faststream.kafka import KafkaBroker
 
-from notifier.adapters.composer import Sender, TemplateComposer
+from notifier.adapters.composer import TemplateComposer
 from notifier.adapters.repositories import SqlContacts, SqlNotifications
 from notifier.adapters.smtp import SmtpMailGateway
 from notifier.adapters.smtp_session import SmtpServer
 from notifier.adapters.tables import outbox as outbox_rows
+from notifier.adapters.words import Sender
 from notifier.consumers import GROUP_ID, build_router
 from notifier.domain import Attempt
 from notifier.jobs import Jobs

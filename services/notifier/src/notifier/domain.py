@@ -6,12 +6,23 @@ customer's inbox already: it is sent again under the same Message-ID, and counte
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Literal
 from uuid import UUID
 
+from shared.contracts.autopay import (
+    ChargeAnnounced,
+    ChargeClosed,
+    ChargeFailed,
+    ChargeHeld,
+    EnrolmentActivated,
+    EnrolmentInvited,
+    EnrolmentRefused,
+    EnrolmentStopped,
+    MethodExpiring,
+)
 from shared.contracts.notifications import (
     NotificationFailed,
     NotificationSent,
@@ -31,10 +42,85 @@ class Kind(StrEnum):
     REINSTATED = "reinstated"
     DELAYED = "delayed"
     DECLINED = "declined"
+    AUTOPAY_STARTED = "autopay_started"
+    AUTOPAY_REFUSED = "autopay_refused"
+    AUTOPAY_STOPPED = "autopay_stopped"
+    AUTOPAY_INVITED = "autopay_invited"
+    AUTOPAY_REMINDED = "autopay_reminded"
+    CHARGE_ANNOUNCED = "charge_announced"
+    CHARGE_HELD = "charge_held"
+    CHARGE_DECLINED = "charge_declined"
+    CHARGE_MISSED = "charge_missed"
+    CHARGE_REFUNDED = "charge_refunded"
+    METHOD_EXPIRING = "method_expiring"
 
+
+AutopayFact = (
+    EnrolmentActivated
+    | EnrolmentRefused
+    | EnrolmentStopped
+    | EnrolmentInvited
+    | MethodExpiring
+    | ChargeAnnounced
+    | ChargeHeld
+    | ChargeFailed
+    | ChargeClosed
+)
+"""What of autopay.v1 a customer may be told."""
+
+FACT_TOLD: Mapping[Kind, type[AutopayFact]] = MappingProxyType(
+    {
+        Kind.AUTOPAY_STARTED: EnrolmentActivated,
+        Kind.AUTOPAY_REFUSED: EnrolmentRefused,
+        Kind.AUTOPAY_STOPPED: EnrolmentStopped,
+        Kind.AUTOPAY_INVITED: EnrolmentInvited,
+        Kind.AUTOPAY_REMINDED: EnrolmentInvited,
+        Kind.CHARGE_ANNOUNCED: ChargeAnnounced,
+        Kind.CHARGE_HELD: ChargeHeld,
+        Kind.CHARGE_DECLINED: ChargeFailed,
+        Kind.CHARGE_MISSED: ChargeClosed,
+        Kind.CHARGE_REFUNDED: ChargeClosed,
+        Kind.METHOD_EXPIRING: MethodExpiring,
+    }
+)
+"""Each kind of notice of autopay tells one fact, and its notification holds it whole."""
+
+OF_PAYMENTS = tuple(kind for kind in Kind if kind not in FACT_TOLD)
+"""Each tells of one payment: its notification names it and its amount."""
+
+OWED = frozenset(
+    {
+        Kind.AUTOPAY_STARTED,
+        Kind.AUTOPAY_REFUSED,
+        Kind.AUTOPAY_STOPPED,
+        Kind.CHARGE_ANNOUNCED,
+        Kind.CHARGE_HELD,
+        Kind.CHARGE_DECLINED,
+        Kind.CHARGE_MISSED,
+        Kind.CHARGE_REFUNDED,
+    }
+)
+"""Told to customers who want no e-mail, too: the city owes it to whomever it charges.
+
+The copy of the authorisation is owed by 12 CFR 1005.10(b), the notice of amount and day before a
+charge that varies by 12 CFR 1005.10(d). The others say that money which the customer counts on
+does not move as agreed: without them a bill goes unpaid, and nobody knows. None advertises
+anything: each is a transactional message (15 U.S.C. 7702(17)(A)), which no opt-out ends.
+
+Not among them are invitations, reminders and warnings of a card's expiry: they ask for something,
+and whoever does not follow them is told of what comes of it.
+"""
 
 ON_LEDGER = (Kind.POSTED, Kind.REVERSED, Kind.REINSTATED)
 """Each says that a posting is on the ledger: after it, its delay is no news any more."""
+
+
+LATER_VERSIONS_MAX = 3
+"""How many later announcements of a charge are looked for. They count up one by one and come in
+order, so that the next is there if any is; one more or two, since a crash may reorder them."""
+
+_DAY_EVERYWHERE = timedelta(hours=36)
+"""From a day's first hour in UTC to its last in the westernmost zone."""
 
 
 class Status(StrEnum):
@@ -90,17 +176,23 @@ class Notification:
 
     id: UUID
     kind: Kind
-    payment_id: UUID
-    posting_key: UUID | None
+    about: UUID | None = None
+    """The id of the fact that it tells of; None in what was taken before this was kept."""
+    payment_id: UUID | None = None
+    """None where it tells of no payment, as an announcement does."""
+    posting_key: UUID | None = None
     account_id: str | None
-    amount_cents: int
-    currency: str
-    effective_date: date | None
-    balance_after_cents: int | None
-    accepted_at: datetime | None
+    amount_cents: int | None = None
+    currency: str | None = None
+    """Of the amount; None where there is none."""
+    effective_date: date | None = None
+    balance_after_cents: int | None = None
+    accepted_at: datetime | None = None
     """When the customer paid; None for a decline, since nothing was accepted."""
     happened_at: datetime
-    traceparent: str | None
+    traceparent: str | None = None
+    fact: AutopayFact | None = None
+    """What a notice of autopay tells, whole; None for what is told of a payment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,13 +257,89 @@ def ledger_notification_ids(posting_key: UUID) -> list[UUID]:
     return [notification_id(kind=kind, key=posting_key) for kind in ON_LEDGER]
 
 
+def kind_told(fact: AutopayFact) -> Kind | None:
+    """Return what the customer is told by a fact of autopay, if anything.
+
+    A charge that was paid is confirmed when it is posted; one that was skipped or cancelled is
+    what the customer brought about.
+    """
+    match fact:
+        case EnrolmentActivated():
+            return Kind.AUTOPAY_STARTED
+        case EnrolmentRefused():
+            return Kind.AUTOPAY_REFUSED
+        case EnrolmentStopped():
+            return Kind.AUTOPAY_STOPPED
+        case EnrolmentInvited():
+            return Kind.AUTOPAY_INVITED if fact.invitation == 1 else Kind.AUTOPAY_REMINDED
+        case MethodExpiring():
+            return Kind.METHOD_EXPIRING
+        case ChargeAnnounced():
+            return Kind.CHARGE_ANNOUNCED
+        case ChargeHeld():
+            return Kind.CHARGE_HELD
+        case ChargeFailed():
+            return Kind.CHARGE_DECLINED
+        case ChargeClosed(outcome="missed"):
+            return Kind.CHARGE_MISSED
+        case ChargeClosed(outcome="refunded"):
+            return Kind.CHARGE_REFUNDED
+        case ChargeClosed():
+            return None
+
+
+def superseding_ids(notification: Notification) -> list[UUID]:
+    """Return the ids of what leaves nothing to tell here, once any of it is taken.
+
+    A delay is no news after its posting; an announcement is none after a later one of its charge.
+    """
+    if notification.kind is Kind.DELAYED and notification.posting_key is not None:
+        return ledger_notification_ids(notification.posting_key)
+    if isinstance(fact := notification.fact, ChargeAnnounced):
+        versions = range(fact.version + 1, fact.version + 1 + LATER_VERSIONS_MAX)
+        later = (fact.model_copy(update={"version": version}) for version in versions)
+        return [notification_id(kind=notification.kind, key=each.id()) for each in later]
+    return []
+
+
+def is_past(*, notification: Notification, taken_at: datetime, now: datetime) -> bool:
+    """Return whether an announcement has waited here until its day was over: it would be untrue.
+
+    Only the time that it has waited is measured, so that no two clocks are compared.
+    """
+    fact = notification.fact
+    if not isinstance(fact, ChargeAnnounced):
+        return False
+    ahead = fact.charge_on - fact.announced_at.date()
+    return now - taken_at > ahead + _DAY_EVERYWHERE
+
+
+def addressee(*, notification: Notification, contact: Contact | None) -> Contact | None:
+    """Return to whom it goes: the contact on file, but for whoever is invited.
+
+    An invitation carries its own: who had autopay on the old portal need not be known here. If
+    they are, their opt-out counts.
+    """
+    fact = notification.fact
+    if not isinstance(fact, EnrolmentInvited):
+        return contact
+    return Contact(
+        account_id=fact.account_id,
+        name=fact.name,
+        email=fact.email,
+        locale=fact.locale,
+        email_opted_out=contact.email_opted_out if contact is not None else None,
+        changed_at=fact.invited_at,
+    )
+
+
 def skip_reason(*, notification: Notification, contact: Contact | None) -> SkipReason | None:
-    """Return why there is nobody to tell, or None where there is somebody."""
+    """Return why the addressee cannot be told, or None where there is one who can."""
     if notification.account_id is None:
         return "no_account"
     if contact is None or contact.email is None:
         return "no_address"
-    if contact.email_opted_out:
+    if contact.email_opted_out and notification.kind not in OWED:
         return "opted_out"
     return None
 

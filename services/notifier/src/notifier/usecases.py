@@ -238,7 +238,9 @@ class Sending:
             _log.warning(
                 "notification.not_sent",
                 notification_id=str(notification.id),
-                payment_id=str(notification.payment_id),
+                kind=notification.kind,
+                about=str(notification.about),
+                payment_id=str(notification.payment_id) if notification.payment_id else None,
                 trace_id=trace_id(notification.traceparent),
                 status=decision.status,
                 reason=decision.reason,

@@ -6,21 +6,27 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import structlog
+from pydantic import ValidationError
 from sqlalchemy import Row, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from notifier.adapters.tables import contacts, failed_attempts, notifications
 from notifier.domain import (
+    FACT_TOLD,
     UNSETTLED,
     Attempt,
+    AutopayFact,
     Contact,
     Kind,
     Notification,
     Outcome,
     SkipReason,
     Status,
-    ledger_notification_ids,
+    addressee,
+    is_past,
     skip_reason,
+    superseding_ids,
 )
 from notifier.ports import Claimed, HeldLanes, Settlement, Taken
 from shared.contracts.fact import Fact
@@ -30,15 +36,18 @@ from shared.contracts.notifications import (
     NotificationSkipped,
 )
 from shared.contracts.streams import NOTIFICATIONS
-from shared.contracts.wire import OutboundRecord, encode
+from shared.contracts.wire import OutboundRecord, describe, encode
 from shared.db.bulk import arrays, insert_rows, update_rows
 from shared.db.engine import transaction
 from shared.ids import uuid7
 from shared.outbox.table import Outbox, OutboxRow
 
+_log = structlog.get_logger(__name__)
+
 _NOTIFICATION_COLUMNS = (
     "id",
     "kind",
+    "about",
     "payment_id",
     "posting_key",
     "account_id",
@@ -49,6 +58,7 @@ _NOTIFICATION_COLUMNS = (
     "accepted_at",
     "happened_at",
     "traceparent",
+    "fact",
 )
 _STATE_COLUMNS = ("status", "reason", "due_at", "lease", "taken_at", "settled_at")
 _INSERT = insert_rows(
@@ -109,13 +119,14 @@ _RECIPIENTS = text(
     LEFT JOIN notifier.contacts c ON c.account_id = a.account_id
     """
 )
+# A kind that this version does not know was taken by a later one, which will send it.
 # A row waits for an earlier one of its account that is tried later than it would be: messages
 # about one account go out in the order in which they were taken.
 _CLAIM = text(
     """
     WITH candidates AS MATERIALIZED (
         SELECT n.id, n.status FROM notifier.notifications n
-        WHERE n.status IN ('due', 'sending') AND n.due_at <= :now
+        WHERE n.status IN ('due', 'sending') AND n.due_at <= :now AND n.kind = ANY(:kinds)
           AND NOT EXISTS (
               SELECT 1 FROM notifier.notifications e
               WHERE e.account_id = n.account_id AND e.seq < n.seq
@@ -151,6 +162,9 @@ class _Recipient:
     has_unsettled: bool
 
 
+_NOBODY = _Recipient(contact=None, has_unsettled=False)
+
+
 class SqlNotifications:
     """See `notifier.ports.Notifications`."""
 
@@ -178,9 +192,11 @@ class SqlNotifications:
             superseded = await _superseded(connection, wanted)
             skips: dict[UUID, SkipReason] = {}
             rows: dict[UUID, Mapping[str, Any]] = {}
+            contacts_of: dict[UUID, Contact | None] = {}
             for each in wanted:
-                recipient = recipients.get(each.account_id or "")
-                contact = recipient.contact if recipient else None
+                recipient = recipients.get(each.account_id or "", _NOBODY)
+                contact = addressee(notification=each, contact=recipient.contact)
+                contacts_of[each.id] = contact
                 reason = skip_reason(notification=each, contact=contact)
                 if reason is None and each.id in superseded:
                     reason = "superseded"
@@ -212,7 +228,7 @@ class SqlNotifications:
                 )
                 for each in new
                 if rows[each.id]["status"] is Status.SENDING
-                and (contact := recipients[each.account_id or ""].contact) is not None
+                and (contact := contacts_of[each.id]) is not None
             ],
             inserted=len(new),
             duplicates=len(batch) - len(new),
@@ -225,16 +241,30 @@ class SqlNotifications:
         async with transaction(self._engine) as connection:
             result = await connection.execute(
                 _CLAIM,
-                {"now": now, "limit": limit, "lease": lease, "leased_until": leased_until},
+                {
+                    "now": now,
+                    "limit": limit,
+                    "kinds": [str(kind) for kind in Kind],
+                    "lease": lease,
+                    "leased_until": leased_until,
+                },
             )
             claimed = sorted(result, key=lambda row: row.seq)
-            recipients = await _recipients(connection, [_notification(row) for row in claimed])
+            notifications_of = {row.id: _notification(row) for row in claimed}
+            recipients = await _recipients(connection, list(notifications_of.values()))
+            superseded = await _superseded(connection, list(notifications_of.values()))
             attempts: list[Attempt] = []
             skips: list[tuple[Notification, SkipReason]] = []
             for row in claimed:
-                notification = _notification(row)
-                contact = recipients[row.account_id].contact
+                notification = notifications_of[row.id]
+                contact = addressee(
+                    notification=notification, contact=recipients[row.account_id].contact
+                )
                 reason = skip_reason(notification=notification, contact=contact)
+                if row.id in superseded or is_past(
+                    notification=notification, taken_at=row.taken_at, now=now
+                ):
+                    reason = reason or "superseded"
                 if reason is not None or contact is None:
                     skips.append((notification, reason or "no_address"))
                     continue
@@ -328,31 +358,21 @@ async def _recipients(
 
 
 async def _superseded(connection: AsyncConnection, batch: Sequence[Notification]) -> set[UUID]:
-    """Return the delays that are no news: their customer has been told of the posting itself."""
-    answers = {
-        answer: each.id
-        for each in batch
-        if each.kind is Kind.DELAYED and each.posting_key is not None
-        for answer in ledger_notification_ids(each.posting_key)
-    }
+    """Return those of the batch that are no news: what came after them was taken, or is here."""
+    answers = [(answer, each.id) for each in batch for answer in superseding_ids(each)]
     if not answers:
         return set()
     result = await connection.execute(
         select(notifications.c.id).where(notifications.c.id == func.any(bindparam("ids"))),
-        {"ids": list(answers)},
+        {"ids": [answer for answer, _ in answers]},
     )
-    return {answers[found] for found in result.scalars()}
+    found = {*result.scalars(), *(each.id for each in batch)}
+    return {told for answer, told in answers if answer in found}
 
 
-def _is_behind(
-    notification: Notification, recipient: _Recipient | None, lanes_held: HeldLanes
-) -> bool:
+def _is_behind(notification: Notification, recipient: _Recipient, lanes_held: HeldLanes) -> bool:
     """Whether an earlier one of the account is unsettled, and not in this process's own lanes."""
-    return (
-        recipient is not None
-        and recipient.has_unsettled
-        and not lanes_held.holds(notification.account_id or "")
-    )
+    return recipient.has_unsettled and not lanes_held.holds(notification.account_id or "")
 
 
 def _new_row(
@@ -366,6 +386,7 @@ def _new_row(
 ) -> Mapping[str, Any]:
     row: dict[str, Any] = {name: getattr(notification, name) for name in _NOTIFICATION_COLUMNS}
     return row | {
+        "fact": notification.fact.model_dump_json() if notification.fact is not None else None,
         "status": status,
         "reason": reason,
         "due_at": due_at or now,
@@ -399,7 +420,19 @@ def _record(fact: Fact, about: Notification | Row[Any]) -> OutboundRecord:
 
 def _notification(row: Row[Any]) -> Notification:
     values = {name: getattr(row, name) for name in _NOTIFICATION_COLUMNS}
-    return Notification(**values | {"kind": Kind(row.kind)})
+    kind = Kind(row.kind)
+    return Notification(**values | {"kind": kind, "fact": _fact_told(kind, row)})
+
+
+def _fact_told(kind: Kind, row: Row[Any]) -> AutopayFact | None:
+    """Return the fact that a row holds; one that cannot be read fails its own message only."""
+    if row.fact is None:
+        return None
+    try:
+        return FACT_TOLD[kind].model_validate(row.fact)
+    except ValidationError as error:
+        _log.error("notification.unreadable", notification_id=str(row.id), detail=describe(error))
+        return None
 
 
 def _contact(row: Row[Any]) -> Contact:
@@ -442,6 +475,7 @@ def _about(notification: Notification | Row[Any]) -> dict[str, Any]:
         "kind": str(notification.kind),
         "payment_id": notification.payment_id,
         "posting_key": notification.posting_key,
+        "about": notification.about,
         "account_id": notification.account_id,
     }
 

@@ -16,8 +16,9 @@ from sqlalchemy import (
     Uuid,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
-from notifier.domain import Kind, Status
+from notifier.domain import OF_PAYMENTS, Kind, Status
 from shared.db.columns import one_of
 from shared.outbox.table import outbox_table
 
@@ -25,6 +26,7 @@ metadata = MetaData(schema="notifier")
 
 
 _UNSETTLED = text("status IN ('due', 'sending')")
+_OF_PAYMENT = f"kind IN ({', '.join(repr(str(kind)) for kind in OF_PAYMENTS)})"
 
 notifications = Table(
     "notifications",
@@ -32,16 +34,21 @@ notifications = Table(
     Column("id", Uuid, primary_key=True),
     Column("seq", BigInteger, Identity(), nullable=False),
     Column("kind", Text, nullable=False),
-    Column("payment_id", Uuid, nullable=False),
+    # The id of the fact that it tells of: notifications.v1 gives it back to whoever stated that.
+    Column("about", Uuid),
+    Column("payment_id", Uuid),
     Column("posting_key", Uuid),
     Column("account_id", Text),
-    Column("amount_cents", BigInteger, nullable=False),
-    Column("currency", Text, nullable=False),
+    Column("amount_cents", BigInteger),
+    Column("currency", Text),
     Column("effective_date", Date),
     Column("balance_after_cents", BigInteger),
     Column("accepted_at", DateTime(timezone=True)),
     Column("happened_at", DateTime(timezone=True), nullable=False),
     Column("traceparent", Text),
+    # What a notice of autopay tells, whole: read back by its contract, so that a later version of
+    # this service, which knows more fields, still reads it.
+    Column("fact", JSONB),
     Column("status", Text, nullable=False),
     Column("reason", Text),
     Column("attempts", Integer, nullable=False, server_default="0"),
@@ -56,6 +63,17 @@ notifications = Table(
     CheckConstraint(one_of("status", Status), name="notifications_status_known"),
     CheckConstraint(one_of("kind", Kind), name="notifications_kind_known"),
     CheckConstraint("amount_cents > 0", name="notifications_amount_positive"),
+    CheckConstraint(
+        "(amount_cents IS NULL) = (currency IS NULL)", name="notifications_amount_has_currency"
+    ),
+    CheckConstraint(
+        f"(kind <> 'charge_declined' AND NOT {_OF_PAYMENT}) OR payment_id IS NOT NULL",
+        name="notifications_payment_named",
+    ),
+    CheckConstraint(
+        f"NOT {_OF_PAYMENT} OR amount_cents IS NOT NULL", name="notifications_payment_has_amount"
+    ),
+    CheckConstraint(f"(fact IS NULL) = ({_OF_PAYMENT})", name="notifications_autopay_has_fact"),
     CheckConstraint(
         "status <> 'sent' OR message_id IS NOT NULL", name="notifications_sent_has_message_id"
     ),
