@@ -16,7 +16,10 @@ from shared.db.engine import build_engine
 from shared.db.migrations import migrate
 from shared.outbox.table import Outbox, OutboxRow
 
-TABLES = "events, rejections, conflicts, payments, payment_references, movements, outbox"
+TABLES = (
+    "events, rejections, conflicts, payments, payment_references, movements, outbox, "
+    "charges, charge_attempts, switches, switch_changes"
+)
 
 
 class Offered:

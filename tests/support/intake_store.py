@@ -15,14 +15,19 @@ from payment_intake.domain import (
     MovementStatus,
     Payment,
 )
+from payment_intake.domain.charges import UNSETTLED, Charge, ChargeStatus, Hand
 from payment_intake.ports import (
+    ChargeCall,
+    ChargeView,
     Heard,
     Incoming,
     OwnedMovement,
     PaymentView,
+    Permit,
     RecordedConflict,
     Reference,
     Rejected,
+    Switch,
     Told,
 )
 from shared.contracts.wire import OutboundRecord
@@ -45,6 +50,99 @@ class State:
     conflicts: list[RecordedConflict] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     announced: list[OutboundRecord] = field(default_factory=list)
+    charges: dict[UUID, Charge] = field(default_factory=dict)
+    calls: list[ChargeCall] = field(default_factory=list)
+    switch: Switch = field(default_factory=lambda: Switch(is_paused=False))
+    turned: list[Switch] = field(default_factory=list)
+
+
+class InMemoryCharges:
+    """See `payment_intake.ports.Charges`."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def insert(self, new: Sequence[Charge]) -> int:
+        fresh = [charge for charge in new if charge.id not in self._state.charges]
+        self._state.charges |= {charge.id: charge for charge in fresh}
+        return len(fresh)
+
+    async def lock(self, charge_ids: Sequence[UUID]) -> Sequence[Charge]:
+        known = sorted(set(charge_ids) & self._state.charges.keys())
+        return [self._state.charges[charge_id] for charge_id in known]
+
+    async def save(self, changed: Sequence[Charge]) -> None:
+        self._state.charges |= {charge.id: charge for charge in changed}
+
+    async def record(self, calls: Sequence[ChargeCall]) -> None:
+        self._state.calls.extend(calls)
+
+    async def claim(
+        self, *, now: datetime, limit: int, owner: UUID, leased_until: datetime
+    ) -> Sequence[Hand]:
+        due = [
+            charge
+            for charge in self._state.charges.values()
+            if charge.status in UNSETTLED
+            and charge.due_at <= now
+            and not (charge.status is ChargeStatus.DUE and self._state.switch.is_paused)
+        ]
+        hands = []
+        for charge in sorted(due, key=lambda charge: charge.due_at)[:limit]:
+            gives_back = charge.status in (ChargeStatus.REFUND_DUE, ChargeStatus.REFUNDING)
+            leased = replace(
+                charge,
+                status=ChargeStatus.REFUNDING if gives_back else ChargeStatus.CHARGING,
+                lease_owner=owner,
+                due_at=leased_until,
+            )
+            self._state.charges[charge.id] = leased
+            may_be_sent = charge.status in (ChargeStatus.CHARGING, ChargeStatus.UNKNOWN)
+            is_new_name = charge.attempt > 1 and charge.reference is None and not gives_back
+            hands.append(
+                Hand(charge=leased, ask_first=may_be_sent or is_new_name, leased_until=leased_until)
+            )
+        return sorted(
+            hands, key=lambda h: (h.charge.requested_at or h.charge.created_at, h.charge.id)
+        )
+
+    async def claim_expired(self, *, now: datetime, limit: int) -> Sequence[Charge]:
+        expired = [
+            charge
+            for charge in self._state.charges.values()
+            if charge.status is ChargeStatus.DUE and charge.valid_until and charge.valid_until < now
+        ]
+        return sorted(expired, key=lambda charge: charge.valid_until)[:limit]
+
+    async def release(self, hands: Sequence[Hand], *, owner: UUID, now: datetime) -> None:
+        for hand in hands:
+            charge = self._state.charges[hand.charge.id]
+            if charge.lease_owner != owner:
+                continue
+            status = ChargeStatus.UNKNOWN if hand.ask_first else ChargeStatus.DUE
+            if charge.status is ChargeStatus.REFUNDING:
+                status = ChargeStatus.REFUND_DUE
+            elif charge.status is not ChargeStatus.CHARGING:
+                continue
+            self._state.charges[charge.id] = replace(
+                charge, status=status, lease_owner=None, due_at=now
+            )
+
+    async def permit(self, charge_id: UUID, *, owner: UUID) -> Permit:
+        charge = self._state.charges.get(charge_id)
+        is_held = charge and charge.status is ChargeStatus.CHARGING and charge.lease_owner == owner
+        if charge is None or not is_held:
+            return Permit.LOST
+        if charge.cancelled_at is not None:
+            return Permit.CANCELLED
+        return Permit.PAUSED if self._state.switch.is_paused else Permit.GRANTED
+
+    async def switch(self) -> Switch:
+        return self._state.switch
+
+    async def turn(self, switch: Switch) -> None:
+        self._state.switch = switch
+        self._state.turned.append(switch)
 
 
 class InMemoryUnitOfWork:
@@ -53,6 +151,7 @@ class InMemoryUnitOfWork:
     def __init__(self, state: State, announce_again: timedelta) -> None:
         self._state = state
         self._announce_again = announce_again
+        self.charges = InMemoryCharges(state)
 
     async def keep_events(self, events: Sequence[Incoming]) -> Sequence[bool]:
         fresh = []
@@ -105,6 +204,18 @@ class InMemoryUnitOfWork:
 
     async def announce(self, records: Sequence[OutboundRecord]) -> None:
         self._state.announced.extend(records)
+
+    async def payments_of(self, references: Sequence[Reference]) -> Sequence[Payment]:
+        return await self.lock_payments(references)
+
+    async def movements_of(self, references: Sequence[Reference]) -> Sequence[OwnedMovement]:
+        ids = {payment.id for payment in await self.payments_of(references)}
+        found = [
+            self._current(held.owned)
+            for held in self._state.movements.values()
+            if held.owned.payment.id in ids
+        ]
+        return sorted(found, key=lambda owned: (owned.movement.accepted_at, owned.movement.id))
 
     async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
         newly = []
@@ -246,6 +357,24 @@ class InMemoryStore:
                 for held in self.state.movements.values()
                 if held.announce_at is not None and held.owned.status == status
             ]
+            age_seconds = (now - min(since)).total_seconds() if since else 0.0
+            backlog.append((status, len(since), age_seconds))
+        return backlog
+
+    async def charge(self, charge_id: UUID) -> ChargeView | None:
+        charge = self.state.charges.get(charge_id)
+        if charge is None:
+            return None
+        return ChargeView(
+            charge=charge,
+            payment_id=self.state.references.get((charge.processor or "", charge.name)),
+            calls=[call for call in self.state.calls if call.charge_id == charge_id],
+        )
+
+    async def charge_backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
+        backlog = []
+        for status in sorted(str(each) for each in UNSETTLED):
+            since = [c.created_at for c in self.state.charges.values() if c.status == status]
             age_seconds = (now - min(since)).total_seconds() if since else 0.0
             backlog.append((status, len(since), age_seconds))
         return backlog

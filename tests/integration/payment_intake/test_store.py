@@ -14,9 +14,11 @@ from tests.support.backends import create_database
 from tests.support.intake import NOW, heard, incoming, policy
 from tests.support.intake_database import IntakeDatabase, intake_database, migrate_intake
 
-from payment_intake.adapters import repositories
+from payment_intake.adapters import charge_rows, repositories
 from payment_intake.adapters.tables import metadata
 from payment_intake.domain import Heard, MovementKind, MovementStatus, PaymentStatus
+from payment_intake.domain.charges import ChargeStatus
+from payment_intake.domain.declines import MethodKind
 from payment_intake.metrics import Metrics
 from payment_intake.ports import Outcome
 from payment_intake.usecases import ConcurrentTakeError, TakeEvents
@@ -150,6 +152,7 @@ class TestUnavailableDatabase:
 PARAMETERS = {
     "_DIGESTS": {"sources": ["stripe"], "ids": ["evt_1"]},
     "_LOCK_PAYMENTS": {"processors": ["stripe"], "names": ["pi_1"]},
+    "_NAMED": {"processors": ["stripe"], "names": ["pi_1"]},
     "_REPOINT_REFERENCES": {"into": uuid7(), "other": uuid7()},
     "_HEAR": {
         "ids": [uuid7()],
@@ -178,18 +181,40 @@ PARAMETERS = {
     },
 }
 
+CHARGE_PARAMETERS = {
+    "_CLAIM": {
+        "now": NOW,
+        "limit": 10,
+        "owner": uuid7(),
+        "leased_until": NOW,
+        "switch": "charges",
+    },
+    "_RELEASE": {"ids": [uuid7()], "unknown": [], "owner": uuid7(), "now": NOW},
+    "_PERMIT": {"id": uuid7(), "owner": uuid7(), "switch": "charges"},
+    "_BACKLOG": {"now": NOW, "statuses": ["due"]},
+    "_SAVE": {name: [] for name in charge_rows._COLUMNS},
+}
+
 
 class TestStatements:
-    def test_are_all_looked_at_here(self):
-        statements = {n for n, v in vars(repositories).items() if isinstance(v, TextClause)}
-        inserts = {name for name in statements if name.startswith("_INSERT_")}
-        assert statements - inserts == set(PARAMETERS)
+    @pytest.mark.parametrize("module", [repositories, charge_rows])
+    def test_are_all_looked_at_here(self, module):
+        statements = {n for n, v in vars(module).items() if isinstance(v, TextClause)}
+        inserts = {name for name in statements if name.startswith("_INSERT")}
+        known = PARAMETERS if module is repositories else CHARGE_PARAMETERS
+        assert statements - inserts == set(known)
 
-    @pytest.mark.parametrize("name", sorted(PARAMETERS))
-    async def test_find_their_rows_by_an_index(self, rows, name):
-        statement = getattr(repositories, name)
+    @pytest.mark.parametrize(
+        ("module", "name"),
+        [(repositories, name) for name in sorted(PARAMETERS)]
+        + [(charge_rows, name) for name in sorted(CHARGE_PARAMETERS)],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    async def test_find_their_rows_by_an_index(self, rows, module, name):
+        statement = getattr(module, name)
+        parameters = (PARAMETERS if module is repositories else CHARGE_PARAMETERS)[name]
         async with rows.engine.begin() as connection:
-            found = await connection.execute(text(f"EXPLAIN {statement.text}"), PARAMETERS[name])
+            found = await connection.execute(text(f"EXPLAIN {statement.text}"), parameters)
             plan = "\n".join(found.scalars())
             await connection.rollback()
         assert "Seq Scan" not in plan, plan
@@ -252,6 +277,8 @@ class TestSchema:
             ("payments_status_known", PaymentStatus),
             ("movements_status_known", MovementStatus),
             ("movements_kind_known", MovementKind),
+            ("charges_status_known", ChargeStatus),
+            ("charges_method_kind_known", MethodKind),
         ],
     )
     async def test_knows_the_values_that_the_code_knows(self, rows, constraint, values):

@@ -429,7 +429,9 @@ class TestMovementTransitions:
 
     def test_are_ended_by_one_notification_each(self):
         assert set(ENDING_NOTIFICATIONS) == set(MovementKind) == set(ANNOUNCED_BY)
-        assert "delayed" not in ENDING_NOTIFICATIONS.values()
+        ending = [kind for kinds in ENDING_NOTIFICATIONS.values() for kind in kinds]
+        assert len(ending) == len(set(ending))
+        assert "delayed" not in ending
 
 
 MINUTES = st.integers(0, 4)

@@ -1,4 +1,4 @@
-"""HTTP in: the portal's read API; translation only."""
+"""HTTP in: the portal's read API and the operator's switch of charges; translation only."""
 
 from collections.abc import Callable
 from datetime import date, datetime
@@ -6,12 +6,12 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
 from payment_intake.domain import MovementKind, MovementStatus
-from payment_intake.ports import OwnedMovement, PaymentView, Store
-from payment_intake.usecases import primary_reference
+from payment_intake.ports import ChargeView, OwnedMovement, PaymentView, Store, Switch
+from payment_intake.usecases import TurnSwitch, primary_reference
 from shared.contracts.fact import NO_CONTROL_CHARACTERS
 from shared.runtime.problems import BearerKeys, Problem, install_problems
 
@@ -79,8 +79,77 @@ class RejectionState(BaseModel):
     body: str
 
 
-def build_api(*, store: Store, keys: BearerKeys, webhooks: Callable[[], dict[str, Any]]) -> FastAPI:
-    """Return the portal's API; `webhooks` describes the doors beside it for the document."""
+class CallState(BaseModel):
+    """One call of the processor about a charge."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    attempt: int
+    operation: str
+    outcome: str
+    reason: str | None
+    reference: str | None
+    request_id: str | None
+    at: datetime
+    duration_ms: int
+
+
+class ChargeState(BaseModel):
+    """A charge that autopay asked for, live; never the tokens it is made with."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    account_id: str
+    enrolment_id: UUID
+    due_date: date
+    bill_reference: str
+    amount_cents: int
+    currency: str
+    method_kind: str
+    processor: str | None
+    reference: str | None
+    attempt: int
+    status: str
+    reason: str | None
+    category: str | None
+    requested_at: datetime | None
+    valid_until: datetime | None
+    answered_at: datetime | None
+    cancelled_at: datetime | None
+    ended_at: datetime | None
+    payment_id: UUID | None = None
+    calls: list[CallState] = Field(default_factory=list)
+
+
+class SwitchState(BaseModel):
+    """Whether charges are made, and who said so."""
+
+    is_paused: bool
+    operator: str | None
+    note: str | None
+    changed_at: datetime | None
+    can_charge: bool
+    """False without a key for the processor: charges wait and expire."""
+
+
+class Turn(BaseModel):
+    """Who turns the switch, and why; kept."""
+
+    operator: Annotated[str, Field(min_length=1, max_length=64, pattern=NO_CONTROL_CHARACTERS)]
+    note: Annotated[str, Field(min_length=1, max_length=500, pattern=NO_CONTROL_CHARACTERS)]
+
+
+def build_api(
+    *,
+    store: Store,
+    keys: BearerKeys,
+    switch: TurnSwitch,
+    operator_keys: BearerKeys,
+    can_charge: bool,
+    webhooks: Callable[[], dict[str, Any]],
+) -> FastAPI:
+    """Return the API; `webhooks` describes the doors beside it for the document."""
     app = FastAPI(
         title="payment-intake",
         version="1.0.0",
@@ -142,6 +211,16 @@ def build_api(*, store: Store, keys: BearerKeys, webhooks: Callable[[], dict[str
             for each in await store.rejections(limit=limit)
         ]
 
+    @router.get("/charges/{charge_id}")
+    async def get_charge(charge_id: UUID) -> ChargeState:
+        """Return a charge of autopay by its id, with every call that was made for it."""
+        view = await store.charge(charge_id)
+        if view is None:
+            raise HTTPException(404, "No such charge")
+        return charge_state(view)
+
+    # First the switch: its path would be read as a charge's id.
+    app.include_router(_switch_routes(switch, operator_keys, can_charge=can_charge))
     app.include_router(router)
     generate = app.openapi
 
@@ -152,6 +231,56 @@ def build_api(*, store: Store, keys: BearerKeys, webhooks: Callable[[], dict[str
 
     app.openapi = documented  # type: ignore[method-assign]
     return app
+
+
+def _switch_routes(switch: TurnSwitch, operator_keys: BearerKeys, *, can_charge: bool) -> APIRouter:
+    router = APIRouter(
+        prefix="/charges",
+        tags=["charges"],
+        dependencies=[Depends(operator_keys)],
+        responses={status: {"model": Problem} for status in (401, 422, 503)},
+    )
+
+    def state(found: Switch) -> SwitchState:
+        return SwitchState(
+            is_paused=found.is_paused,
+            operator=found.operator,
+            note=found.note,
+            changed_at=found.changed_at,
+            can_charge=can_charge,
+        )
+
+    @router.get("/switch")
+    async def get_switch() -> SwitchState:
+        """Return whether charges are made."""
+        return state(await switch.read())
+
+    @router.post("/pause")
+    async def pause(body: Turn) -> SwitchState:
+        """Charge nothing more from now on; what was asked for waits, and expires in its time.
+
+        What is being given back goes back, and what may have been charged is asked about.
+        """
+        turned = await switch.turn(is_paused=True, operator=body.operator, note=body.note)
+        return state(turned)
+
+    @router.post("/resume")
+    async def resume(body: Turn) -> SwitchState:
+        """Charge again what still may be."""
+        turned = await switch.turn(is_paused=False, operator=body.operator, note=body.note)
+        return state(turned)
+
+    return router
+
+
+def charge_state(view: ChargeView) -> ChargeState:
+    """Return a charge as the API shows it."""
+    return ChargeState.model_validate(view.charge).model_copy(
+        update={
+            "payment_id": view.payment_id,
+            "calls": [CallState.model_validate(call) for call in view.calls],
+        }
+    )
 
 
 def _found(view: PaymentView | None) -> PaymentState:

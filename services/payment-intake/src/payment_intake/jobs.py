@@ -5,7 +5,14 @@ from datetime import datetime
 
 from payment_intake.metrics import Metrics
 from payment_intake.ports import Store
-from payment_intake.usecases import AnnounceAgain, StateDelays
+from payment_intake.usecases import (
+    AnnounceAgain,
+    ChargeDue,
+    StateDelays,
+    TurnSwitch,
+    WithdrawExpired,
+)
+from shared.work.limit import Breaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,6 +21,11 @@ class Jobs:
 
     announce_again: AnnounceAgain
     state_delays: StateDelays
+    charge_due: ChargeDue | None
+    """None without a key for the processor: what is asked for then waits, or expires."""
+    withdraw_expired: WithdrawExpired
+    switch: TurnSwitch
+    breaker: Breaker
     store: Store
     metrics: Metrics
 
@@ -24,6 +36,22 @@ class Jobs:
     async def state_delays_once(self, *, now: datetime, limit: int = 500) -> int:
         """State which payments have passed the city's limit; return how many."""
         return await self.state_delays(now=now, limit=limit)
+
+    async def charge_due_once(self, *, now: datetime, limit: int = 500) -> int:
+        """Take up charges that are due, of unknown outcome, or left by a crash; return how many."""
+        return await self.charge_due(now=now, limit=limit) if self.charge_due else 0
+
+    async def withdraw_expired_once(self, *, now: datetime, limit: int = 500) -> int:
+        """Withdraw what is asked for too long ago and was never sent; return how many."""
+        return await self.withdraw_expired(now=now, limit=limit)
+
+    async def measure_charges_once(self, *, now: datetime) -> int:
+        """Set the gauges of unsettled charges, the switch and the way out; never finds work."""
+        self.metrics.charge_backlog(await self.store.charge_backlog(now=now))
+        self.metrics.charges_paused.set((await self.switch.read()).is_paused)
+        self.metrics.charges_possible.set(self.charge_due is not None)
+        self.metrics.charge_breaker_open.set(self.breaker.state != "closed")
+        return 0
 
     async def measure_backlog_once(self, *, now: datetime) -> int:
         """Set the gauges of the chains that have not ended; never finds work."""

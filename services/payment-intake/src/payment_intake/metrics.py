@@ -102,6 +102,65 @@ class Metrics(ServiceMetrics):
             registry=self.registry,
         )
 
+        self._charges_heeded = Counter(
+            "payment_intake_charge_requests",
+            "Requests and cancellations of autopay taken, by what became of them.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self._charges_settled = Counter(
+            "payment_intake_charges",
+            "Charges by the status that a call, or its absence, has brought them to.",
+            ["status"],
+            registry=self.registry,
+        )
+        self._charge_calls = Histogram(
+            "payment_intake_charge_call_seconds",
+            "Calls of the processor, by what was asked and what it said.",
+            ["operation", "outcome"],
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30),
+            registry=self.registry,
+        )
+        self._charges_resolved = Counter(
+            "payment_intake_unknown_charges_resolved",
+            "Charges of unknown outcome that the processor was asked about, by its answer.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._charge_trouble = Counter(
+            "payment_intake_charge_trouble",
+            "Calls refused for our key, our rights or our request. Any increase is an alarm.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._charge_backlog = Gauge(
+            "payment_intake_unsettled_charges",
+            "Charges that are not settled, by status (counted up to 10000).",
+            ["status"],
+            registry=self.registry,
+        )
+        self._charge_backlog_age = Gauge(
+            "payment_intake_unsettled_charges_oldest_age_seconds",
+            "Age of the oldest charge that is not settled, by status.",
+            ["status"],
+            registry=self.registry,
+        )
+        self.charges_paused = Gauge(
+            "payment_intake_charges_paused",
+            "1 while an operator has paused charges.",
+            registry=self.registry,
+        )
+        self.charges_possible = Gauge(
+            "payment_intake_charges_possible",
+            "0 without a key for the processor: charges wait and expire.",
+            registry=self.registry,
+        )
+        self.charge_breaker_open = Gauge(
+            "payment_intake_charge_breaker_open",
+            "1 while the processor does not answer and is left alone.",
+            registry=self.registry,
+        )
+
     def answered(self, *, door: str, status: int, seconds: float) -> None:
         self._requests.labels(door, str(status)).inc()
         self._answered.labels(door).observe(seconds)
@@ -140,6 +199,26 @@ class Metrics(ServiceMetrics):
         for status, count, age_seconds in found:
             self._backlog.labels(status).set(count)
             self._backlog_age.labels(status).set(age_seconds)
+
+    def heeded(self, *, kind: str, outcome: str, count: int) -> None:
+        self._charges_heeded.labels(kind, outcome).inc(count)
+
+    def settled(self, *, status: str) -> None:
+        self._charges_settled.labels(status).inc()
+
+    def gateway_called(self, *, operation: str, outcome: str, seconds: float) -> None:
+        self._charge_calls.labels(operation, outcome).observe(seconds)
+
+    def resolved(self, *, outcome: str) -> None:
+        self._charges_resolved.labels(outcome).inc()
+
+    def our_trouble(self, *, reason: str) -> None:
+        self._charge_trouble.labels(reason).inc()
+
+    def charge_backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
+        for status, count, age_seconds in found:
+            self._charge_backlog.labels(status).set(count)
+            self._charge_backlog_age.labels(status).set(age_seconds)
 
 
 def _sender(source: str) -> str:

@@ -17,6 +17,7 @@ from payment_intake.domain import (
     Payment,
     PaymentStatus,
 )
+from payment_intake.domain.charges import Answer, Charge, Hand
 from shared.contracts.wire import OutboundRecord
 from shared.outbox.table import OutboxRow
 
@@ -122,8 +123,122 @@ class Told:
     outcome: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeCall:
+    """One call about a charge, as evidence: what was asked of the processor and what it said."""
+
+    charge_id: UUID
+    attempt: int
+    operation: str
+    outcome: str
+    reason: str | None
+    reference: str | None
+    request_id: str | None
+    at: datetime
+    duration_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switch:
+    """Whether charges are paused, and who said so."""
+
+    is_paused: bool
+    operator: str | None = None
+    note: str | None = None
+    changed_at: datetime | None = None
+
+
+class Permit(StrEnum):
+    """Whether a charge in hand may be sent, asked right before it is."""
+
+    GRANTED = "granted"
+    PAUSED = "paused"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    """Somebody else has it: the lease has lapsed, or its payment was heard of."""
+
+
+class Charges(Protocol):
+    """The charges of one transaction."""
+
+    async def insert(self, new: Sequence[Charge]) -> int:
+        """Insert charges; return how many of them were new."""
+        ...
+
+    async def lock(self, charge_ids: Sequence[UUID]) -> Sequence[Charge]:
+        """Return the charges that are known, locked until the end, in the order of their ids."""
+        ...
+
+    async def save(self, changed: Sequence[Charge]) -> None: ...
+
+    async def record(self, calls: Sequence[ChargeCall]) -> None: ...
+
+    async def claim(
+        self, *, now: datetime, limit: int, owner: UUID, leased_until: datetime
+    ) -> Sequence[Hand]:
+        """Lease what is due or has lapsed, the longest due first.
+
+        While charges are paused nothing that was never sent is leased; what may have taken
+        effect is asked about, and what is owed is given back, all the same.
+        """
+        ...
+
+    async def claim_expired(self, *, now: datetime, limit: int) -> Sequence[Charge]:
+        """Return charges that were never sent and are asked for too long ago, locked."""
+        ...
+
+    async def release(self, hands: Sequence[Hand], *, owner: UUID, now: datetime) -> None:
+        """Give back what was leased and not begun."""
+        ...
+
+    async def permit(self, charge_id: UUID, *, owner: UUID) -> Permit: ...
+
+    async def switch(self) -> Switch: ...
+
+    async def turn(self, switch: Switch) -> None:
+        """Set the switch, with an audit entry."""
+        ...
+
+
+class ChargeGateway(Protocol):
+    """The processor's way of charging.
+
+    Never raises for what the processor or the network does: it answers.
+    """
+
+    @property
+    def processor(self) -> str: ...
+
+    async def charge(self, charge: Charge) -> Answer:
+        """Make the charge's attempt; the same attempt again is the same one."""
+        ...
+
+    async def find(self, charge: Charge) -> Answer:
+        """Return what the attempt has become, or NOT_FOUND; changes nothing."""
+        ...
+
+    async def refund(self, charge: Charge) -> Answer:
+        """Give all of it back: REFUNDED, also when it already was."""
+        ...
+
+    async def cancel(self, charge: Charge) -> Answer:
+        """Stop a debit under way: CANCELLED, or PROCESSING where it cannot be stopped."""
+        ...
+
+
 class UnitOfWork(Protocol):
     """One transaction of payment-intake."""
+
+    @property
+    def charges(self) -> Charges: ...
+
+    async def movements_of(self, references: Sequence[Reference]) -> Sequence["OwnedMovement"]:
+        """Return all that moves for the payments of these names, oldest first."""
+        ...
+
+    async def payments_of(self, references: Sequence[Reference]) -> Sequence[Payment]:
+        """Return the payments of these names as they are, not locked."""
+        ...
 
     async def keep_events(self, events: Sequence[Incoming]) -> Sequence[bool]:
         """Insert the events; say of each whether it is new."""
@@ -203,6 +318,12 @@ class Store(Protocol):
         """Return status, count and age in seconds of the oldest, for chains that have not ended."""
         ...
 
+    async def charge(self, charge_id: UUID) -> "ChargeView | None": ...
+
+    async def charge_backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
+        """Return status, count and age in seconds of the oldest, for unsettled charges."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentView:
@@ -211,6 +332,15 @@ class PaymentView:
     payment: Payment
     status: PaymentStatus
     movements: Sequence[OwnedMovement]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeView:
+    """A charge with every call that was made for it."""
+
+    charge: Charge
+    payment_id: UUID | None
+    calls: Sequence[ChargeCall]
 
 
 class Announce(Protocol):

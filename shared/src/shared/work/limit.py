@@ -4,6 +4,7 @@ Additive increase, multiplicative decrease, as TCP does it: a system that answer
 given more, one that times out or refuses gets half.
 """
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -38,6 +39,38 @@ class FixedLimit:
     @property
     def now(self) -> int:
         return self._calls
+
+
+class RateLimit:
+    """So many calls a second, evenly spaced after a first burst (the generic cell rate algorithm).
+
+    A system that states a rate answers more than it with refusals: callers wait their turn here.
+    """
+
+    def __init__(
+        self,
+        *,
+        per_second: float,
+        burst: int = 1,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._interval_seconds = 1 / per_second
+        self._tolerance_seconds = (burst - 1) * self._interval_seconds
+        self._monotonic = monotonic
+        self._next_at = monotonic() - self._tolerance_seconds
+
+    def reserve(self) -> float:
+        """Take a turn and return how many seconds it is away; 0 when it is now."""
+        now = self._monotonic()
+        turn_at = max(self._next_at, now - self._tolerance_seconds)
+        self._next_at = turn_at + self._interval_seconds
+        return max(0.0, turn_at - now)
+
+    async def wait(self) -> None:
+        """Return when it is the caller's turn."""
+        seconds = self.reserve()
+        if seconds > 0:
+            await asyncio.sleep(seconds)
 
 
 class Breaker:

@@ -47,7 +47,7 @@ class StripeDoor:
             raise _unauthorised(error) from None
         kept = _masked(call.body, source=PROCESSOR, metrics=self.metrics)
         try:
-            reading = self.reader.read(kept)
+            reading = self.reader.read(kept, traceparent=call.traceparent)
         except InvalidEventError as error:
             raise UnreadableError(field=error.field, message=error.message) from None
         return [_incoming(reading, call, kept=kept, source=PROCESSOR)]

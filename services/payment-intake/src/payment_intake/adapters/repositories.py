@@ -10,6 +10,7 @@ import orjson
 from sqlalchemy import Row, bindparam, func, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from payment_intake.adapters.charge_rows import SqlCharges
 from payment_intake.adapters.tables import (
     conflicts,
     events,
@@ -30,6 +31,7 @@ from payment_intake.domain import (
 )
 from payment_intake.ports import (
     Announce,
+    ChargeView,
     Heard,
     Incoming,
     OwnedMovement,
@@ -81,6 +83,14 @@ _LOCK_PAYMENTS = text(
     WHERE id = ANY(ARRAY(SELECT payment_id FROM named)) ORDER BY id FOR UPDATE
     """
 )
+_NAMED = text(
+    """
+    SELECT DISTINCT p.payment_id
+    FROM unnest(CAST(:processors AS text[]), CAST(:names AS text[])) AS r(processor, name)
+    JOIN payment_intake.payment_references p
+      ON p.processor = r.processor AND p.reference = r.name
+    """
+)
 _REFERENCES_OF = select(payment_references.c.payment_id, payment_references.c.reference).where(
     payment_references.c.payment_id == func.any(bindparam("ids"))
 )
@@ -128,6 +138,7 @@ _MOVEMENT_COLUMNS = (
     "reason",
     "reason_code",
     "attempt",
+    "category",
     "status",
     "announce_at",
     "traceparent",
@@ -234,6 +245,7 @@ class SqlUnitOfWork:
         self._outbox = outbox
         self._announce_again = announce_again
         self._known: set[Reference] = set()
+        self.charges = SqlCharges(connection=connection)
         self.rows: list[OutboxRow] = []
 
     async def keep_events(self, incoming: Sequence[Incoming]) -> Sequence[bool]:
@@ -301,6 +313,32 @@ class SqlUnitOfWork:
 
     async def announce(self, records: Sequence[OutboundRecord]) -> None:
         self.rows.extend(await self._outbox.append(self._connection, records))
+
+    async def payments_of(self, references: Sequence[Reference]) -> Sequence[Payment]:
+        named = await self._connection.execute(
+            _NAMED,
+            {
+                "processors": [processor for processor, _ in references],
+                "names": [name for _, name in references],
+            },
+        )
+        found = await self._connection.execute(
+            select(payments).where(payments.c.id == func.any(bindparam("ids"))),
+            {"ids": list(named.scalars())},
+        )
+        return await _payments(self._connection, found.all())
+
+    async def movements_of(self, references: Sequence[Reference]) -> Sequence[OwnedMovement]:
+        by_id = {payment.id: payment for payment in await self.payments_of(references)}
+        if not by_id:
+            return []
+        rows = await self._connection.execute(
+            select(movements)
+            .where(movements.c.payment_id == func.any(bindparam("ids")))
+            .order_by(movements.c.accepted_at, movements.c.id),
+            {"ids": list(by_id)},
+        )
+        return [_owned_movement(row, by_id[row.payment_id]) for row in rows]
 
     async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
         # One statement updates a row once: of several facts about it, the later ones follow.
@@ -472,6 +510,28 @@ class SqlStore:
             result = await connection.execute(_BACKLOG, {"statuses": statuses, "now": now})
             return [(row[0], int(row[1]), float(row[2])) for row in result]
 
+    async def charge(self, charge_id: UUID) -> ChargeView | None:
+        async with transaction(self._engine) as connection:
+            held = SqlCharges(connection=connection)
+            charge = await held.read(charge_id)
+            if charge is None:
+                return None
+            named = await connection.execute(
+                select(payment_references.c.payment_id).where(
+                    payment_references.c.reference == charge.name,
+                    payment_references.c.processor == charge.processor,
+                )
+            )
+            return ChargeView(
+                charge=charge,
+                payment_id=named.scalar_one_or_none(),
+                calls=await held.calls_of(charge_id),
+            )
+
+    async def charge_backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
+        async with transaction(self._engine) as connection:
+            return await SqlCharges(connection=connection).backlog(now=now)
+
     async def _views(self, statement: Any) -> list[PaymentView]:
         async with transaction(self._engine) as connection:
             found = await _payments(connection, (await connection.execute(statement)).all())
@@ -547,6 +607,7 @@ def _movement_row(
         "reason": movement.reason,
         "reason_code": movement.reason_code,
         "attempt": movement.attempt,
+        "category": movement.category,
         "status": MovementStatus.ANNOUNCED,
         "announce_at": movement.accepted_at + announce_again,
         "traceparent": traceparent,
@@ -639,6 +700,7 @@ def _owned_movement(row: Row[Any], payment: Payment) -> OwnedMovement:
             reason=row.reason,
             reason_code=row.reason_code,
             attempt=row.attempt,
+            category=row.category,
         ),
         payment=payment,
         status=MovementStatus(row.status),

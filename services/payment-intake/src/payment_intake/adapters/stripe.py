@@ -14,10 +14,17 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
+from pydantic import ValidationError
 
 from payment_intake.adapters.readings import InvalidEventError, Reading
 from payment_intake.domain import Heard, Observation
-from shared.contracts.fact import AccountId
+from payment_intake.domain.charges import REFERENCE_PREFIX, charge_id_of
+from payment_intake.domain.declines import MethodKind, decline_category
+from shared.contracts.enrolments import PaymentMethod
+from shared.contracts.fact import AccountId, Fact
+from shared.contracts.payments import DeclineCategory, MandateWithdrawn, MethodUpdated
+from shared.contracts.streams import PAYMENTS
+from shared.contracts.wire import describe, encode
 from shared.money import AMOUNT_CENTS_MAX
 
 PROCESSOR = "stripe"
@@ -34,6 +41,8 @@ class MetadataFields:
     account: str
     fee: str
     bill: str
+    charge: str = "paypost_charge_id"
+    """Names the charge of autopay that a payment is: Paypost itself puts it there."""
 
 
 class StripeReader:
@@ -43,8 +52,10 @@ class StripeReader:
         self._fields = fields
         self._currencies = frozenset(currencies)
 
-    def read(self, body: bytes) -> Reading:
+    def read(self, body: bytes, *, traceparent: str | None = None) -> Reading:
         """Return what an event says; an unknown type says nothing.
+
+        What it says of a payment method is to be relayed: other services keep those.
 
         Raises:
             InvalidEventError: not JSON, or not of its type's shape; names the field.
@@ -56,8 +67,8 @@ class StripeReader:
         root = _object(event, "body")
         event_id = _text(root, "id", "id")
         event_type = _text(root, "type", "type")
-        observe = _READERS.get(event_type)
-        if observe is None:
+        observe, relay = _READERS.get(event_type), _RELAYED.get(event_type)
+        if observe is None and relay is None:
             return Reading(event_id=event_id, event_type=event_type, about=_about(root))
         data = _object(root.get("data"), "data")
         subject = _Subject(
@@ -66,7 +77,11 @@ class StripeReader:
             fields=self._fields,
             currencies=self._currencies,
         )
-        observation = observe(subject)
+        if relay is not None:
+            fact = _stated(relay, subject)
+            record = encode(fact, stream=PAYMENTS, traceparent=traceparent) if fact else None
+            return Reading(event_id=event_id, event_type=event_type, relay=record)
+        observation = observe(subject) if observe is not None else None
         about = None if observation else _about(root)
         return Reading(
             event_id=event_id, event_type=event_type, observation=observation, about=about
@@ -87,7 +102,7 @@ class _Subject:
         # An expanded object carries its id.
         if isinstance(value, dict):
             value = value.get("id")
-        return _plain(value, 255)
+        return plain(value, 255)
 
     def amount(self, name: str) -> int:
         value = self.value.get(name)
@@ -138,16 +153,25 @@ class _Subject:
             raise InvalidEventError(field=field, message="is not less than the charge")
         return fee_cents
 
+    def autopay_names(self) -> tuple[str, ...]:
+        """Return the name that joins a payment with the charge of autopay that it is."""
+        value = self.metadata().get(self.fields.charge)
+        charge_id = charge_id_of(value) if isinstance(value, str) else None
+        return (f"{REFERENCE_PREFIX}{charge_id}",) if charge_id else ()
+
     def bill_reference(self) -> str | None:
         value = self.metadata().get(self.fields.bill)
-        return _plain(value, 64)
+        return plain(value, 64)
 
 
-def _charge(subject: _Subject, heard: Heard, *, amount: str, **more: Any) -> Observation:
+def _charge(
+    subject: _Subject, heard: Heard, *, amount: str, references: tuple[str, ...], **more: Any
+) -> Observation:
     """Return an observation about a charge: its amount, fee, account and bill."""
     amount_cents = subject.amount(amount)
     return Observation(
         processor=PROCESSOR,
+        references=(*references, *subject.autopay_names()),
         heard=heard,
         at=subject.at,
         amount_cents=amount_cents,
@@ -168,7 +192,7 @@ def _about(root: Mapping[str, Any]) -> tuple[str, str] | None:
         return None
     is_payment = value.get("object") in ("payment_intent", "charge")
     names = ("payment_intent", "id") if is_payment else ("payment_intent", "charge")
-    found = (_plain(value.get(name), 255) for name in names)
+    found = (plain(value.get(name), 255) for name in names)
     return next(((PROCESSOR, name) for name in found if name), None)
 
 
@@ -193,8 +217,9 @@ def _intent_failed(subject: _Subject) -> Observation:
         Heard.FAILED,
         amount="amount",
         references=_intent_references(subject),
-        code=_failure_code(details),
-        part=_plain(attempt, 255),
+        code=failure_code(details),
+        category=_category(subject, failure_codes(details), details),
+        part=plain(attempt, 255),
     )
 
 
@@ -223,22 +248,31 @@ def _charge_succeeded(subject: _Subject) -> Observation | None:
 
 def _charge_failed(subject: _Subject) -> Observation:
     outcome = subject.value.get("outcome")
+    details = outcome if isinstance(outcome, dict) else {}
+    general = subject.text("failure_code")
+    codes = (*failure_codes(details), *((general,) if general else ()))
     return _charge(
         subject,
         Heard.FAILED,
         amount="amount",
         references=_charge_references(subject),
-        code=_failure_code(outcome if isinstance(outcome, dict) else {})
-        or subject.text("failure_code"),
+        code=next(iter(codes), None),
+        category=_category(subject, codes, details),
         part=subject.text("id"),
     )
+
+
+def _category(
+    subject: _Subject, codes: Sequence[str], details: Mapping[str, Any]
+) -> DeclineCategory:
+    return decline_category(kind=_method(subject), codes=codes, advice=advice_codes(details))
 
 
 def _charge_refunded(subject: _Subject) -> Observation:
     """Read the total refunded so far: `amount_refunded` is cumulative."""
     return Observation(
         processor=PROCESSOR,
-        references=_charge_references(subject),
+        references=(*_charge_references(subject), *subject.autopay_names()),
         heard=Heard.REFUNDED,
         at=subject.at,
         amount_cents=subject.amount("amount_refunded"),
@@ -282,13 +316,54 @@ def _dispute(heard: Heard) -> Callable[[_Subject], Observation]:
     return read
 
 
+def _method_updated(subject: _Subject) -> Fact | None:
+    """Read a card or a bank account with new particulars; other means of payment are not kept."""
+    kind = subject.text("type")
+    details = subject.value.get(kind) if kind in tuple(MethodKind) else None
+    if not isinstance(details, dict):
+        return None
+    month, year = details.get("exp_month"), details.get("exp_year")
+    label = details.get("brand") if kind == MethodKind.CARD else details.get("bank_name")
+    method = PaymentMethod(
+        kind="card" if kind == MethodKind.CARD else "us_bank_account",
+        label=plain(label, 40) or "",
+        last4=details.get("last4"),
+        expires=f"{year:04d}-{month:02d}" if type(month) is type(year) is int else None,
+    )
+    return MethodUpdated(
+        processor=PROCESSOR,
+        payment_method_token=subject.text("id") or "",
+        method=method,
+        updated_at=subject.at,
+    )
+
+
+def _mandate_updated(subject: _Subject) -> Fact | None:
+    """Read a mandate that is no longer good; its other changes stop nothing."""
+    if subject.text("status") != "inactive":
+        return None
+    return MandateWithdrawn(
+        processor=PROCESSOR,
+        payment_method_token=subject.text("payment_method") or "",
+        mandate_token=subject.text("id") or "",
+        withdrawn_at=subject.at,
+    )
+
+
+def _stated(relay: Callable[[_Subject], Fact | None], subject: _Subject) -> Fact | None:
+    try:
+        return relay(subject)
+    except ValidationError as error:
+        raise InvalidEventError(field="data.object", message=f"is not {describe(error)}") from None
+
+
 def _intent_references(subject: _Subject) -> tuple[str, ...]:
     """Return the intent's id and its charge's, under the name of either API version."""
     references = subject.references("id", "latest_charge")
     charges = subject.value.get("charges")
     data = charges.get("data") if isinstance(charges, dict) else None
     latest = data[0] if isinstance(data, list) and data else None
-    charge = _plain(latest.get("id"), 255) if isinstance(latest, dict) else None
+    charge = plain(latest.get("id"), 255) if isinstance(latest, dict) else None
     return tuple(dict.fromkeys((*references, charge))) if charge else references
 
 
@@ -298,21 +373,30 @@ def _charge_references(subject: _Subject) -> tuple[str, ...]:
 
 def _method(subject: _Subject) -> str | None:
     details = subject.value.get("payment_method_details")
-    if isinstance(details, dict) and (method := _plain(details.get("type"), 32)):
+    if isinstance(details, dict) and (method := plain(details.get("type"), 32)):
         return method
     types = subject.value.get("payment_method_types")
-    return _plain(types[0], 32) if isinstance(types, list) and len(types) == 1 else None
+    return plain(types[0], 32) if isinstance(types, list) and len(types) == 1 else None
 
 
-def _failure_code(details: Mapping[str, Any]) -> str | None:
-    """Return the most telling code: the bank's own (`R01`) before Stripe's general one."""
-    for name in ("network_decline_code", "decline_code", "code", "reason"):
-        if code := _plain(details.get(name), 64):
-            return code
-    return None
+def failure_codes(details: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return every code of a failure, the most telling first: the bank's own (`R01`), Stripe's."""
+    names = ("network_decline_code", "decline_code", "code", "reason")
+    return tuple(code for name in names if (code := plain(details.get(name), 64)))
 
 
-def _plain(value: Any, length_max: int) -> str | None:
+def failure_code(details: Mapping[str, Any]) -> str | None:
+    """Return the most telling code of a failure."""
+    return next(iter(failure_codes(details)), None)
+
+
+def advice_codes(details: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what Stripe and the network say of another try."""
+    names = ("advice_code", "network_advice_code")
+    return tuple(code for name in names if (code := plain(details.get(name), 64)))
+
+
+def plain(value: Any, length_max: int) -> str | None:
     """Return a short printable text, or None: what a database and a log can hold."""
     if not isinstance(value, str) or not value or not value.isprintable():
         return None
@@ -327,7 +411,7 @@ def _object(value: Any, field: str) -> Mapping[str, Any]:
 
 def _text(value: Mapping[str, Any], name: str, field: str) -> str:
     found = value.get(name)
-    if not isinstance(found, str) or len(found) > 255 or (text := _plain(found, 255)) is None:
+    if not isinstance(found, str) or len(found) > 255 or (text := plain(found, 255)) is None:
         raise InvalidEventError(
             field=field, message="is not a printable text of 1 to 255 characters"
         )
@@ -359,3 +443,12 @@ _READERS: Mapping[str, Callable[[_Subject], Observation | None]] = MappingProxyT
     }
 )
 """The events that say something about money; every other type is kept and counted."""
+
+_RELAYED: Mapping[str, Callable[[_Subject], Fact | None]] = MappingProxyType(
+    {
+        "payment_method.automatically_updated": _method_updated,
+        "payment_method.updated": _method_updated,
+        "mandate.updated": _mandate_updated,
+    }
+)
+"""The events that say something about a means of payment: stated on payments.v1."""

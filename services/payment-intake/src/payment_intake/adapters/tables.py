@@ -20,6 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from payment_intake.domain import MovementKind, MovementStatus, PaymentStatus
+from payment_intake.domain.charges import ChargeStatus
+from payment_intake.domain.declines import MethodKind
 from shared.db.columns import one_of
 from shared.outbox.table import outbox_table
 
@@ -120,6 +122,7 @@ movements = Table(
     Column("reason", Text),
     Column("reason_code", Text),
     Column("attempt", Text),
+    Column("category", Text),
     Column("status", Text, nullable=False),
     Column("wait_reason", Text),
     Column("posted_at", DateTime(timezone=True)),
@@ -146,6 +149,90 @@ movements = Table(
             "kind = 'payment' AND posted_at IS NULL AND delayed_at IS NULL AND status <> 'returned'"
         ),
     ),
+)
+
+_UNSETTLED = text("status IN ('due', 'charging', 'unknown', 'refund_due', 'refunding')")
+
+charges = Table(
+    "charges",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("enrolment_id", Uuid, nullable=False),
+    Column("due_date", Date, nullable=False),
+    Column("bill_reference", Text, nullable=False),
+    Column("method_kind", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("amount_cents", BigInteger, nullable=False),
+    Column("processor", Text),
+    Column("payment_method_token", Text),
+    Column("customer_token", Text),
+    Column("mandate_token", Text),
+    Column("requested_at", DateTime(timezone=True)),
+    Column("valid_until", DateTime(timezone=True)),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("category", Text),
+    Column("tries", Integer, nullable=False),
+    Column("keys_spent", Integer, nullable=False),
+    Column("due_at", DateTime(timezone=True), nullable=False),
+    Column("lease_owner", Uuid),
+    Column("reference", Text),
+    Column("earlier", JSONB, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("answered_at", DateTime(timezone=True)),
+    Column("cancelled_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("traceparent", Text),
+    CheckConstraint(one_of("status", ChargeStatus), name="charges_status_known"),
+    CheckConstraint(one_of("method_kind", MethodKind), name="charges_method_kind_known"),
+    CheckConstraint("amount_cents > 0", name="charges_amount_positive"),
+    CheckConstraint(
+        "payment_method_token IS NOT NULL OR status = 'withdrawn'", name="charges_sent_has_token"
+    ),
+    # claim, charge_backlog: what is due or has lapsed, the longest due first.
+    Index("charges_due_at", "due_at", postgresql_where=_UNSETTLED),
+    # claim_expired: what was never sent and is asked for too long ago.
+    Index("charges_valid_until", "valid_until", postgresql_where=text("status = 'due'")),
+)
+
+charge_attempts = Table(
+    "charge_attempts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("charge_id", Uuid, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text),
+    Column("reference", Text),
+    Column("request_id", Text),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("duration_ms", Integer, nullable=False),
+    # charge: every call that was made for it.
+    Index("charge_attempts_charge", "charge_id"),
+)
+
+switches = Table(
+    "switches",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("is_paused", Boolean, nullable=False),
+    Column("operator", Text),
+    Column("note", Text),
+    Column("changed_at", DateTime(timezone=True)),
+)
+
+switch_changes = Table(
+    "switch_changes",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("is_paused", Boolean, nullable=False),
+    Column("operator", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False),
 )
 
 outbox = outbox_table(metadata)

@@ -1,19 +1,16 @@
-"""What is decided: take an event, follow a movement to its end, say again what was not heard."""
+"""Takes what was observed of payments: in one transaction kept, understood and announced."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 import structlog
 
 from payment_intake.domain import (
-    ANNOUNCED_BY,
     Conflict,
     Movement,
-    MovementKind,
-    MovementStatus,
     NewId,
     Observation,
     Payment,
@@ -22,29 +19,26 @@ from payment_intake.domain import (
     merged,
     observe,
 )
+from payment_intake.domain.charges import ChargeStatus, charge_name, heard
 from payment_intake.ports import (
-    Announce,
-    Heard,
     Incoming,
     Outcome,
-    OwnedMovement,
     RecordedConflict,
     Reference,
     Store,
-    Told,
     UnitOfWork,
 )
-from shared.contracts.fact import Fact
-from shared.contracts.payments import (
-    ChargeDeclined,
-    PaymentAccepted,
-    PaymentDelayed,
-    PaymentPending,
+from payment_intake.usecases.facts import (
+    charge_of,
+    movement_fact,
+    pending_fact,
+    primary_reference,
+    withdrawn_fact,
 )
+from shared.contracts.fact import Fact
 from shared.contracts.streams import PAYMENTS
 from shared.contracts.wire import OutboundRecord, encode
 from shared.errors import TransientError
-from shared.runtime.tracing import trace_id
 
 _log = structlog.get_logger(__name__)
 
@@ -81,30 +75,9 @@ class TakeEvents:
             TransientError: nothing was kept; the whole batch may be taken again.
         """
         async with self.store.transaction() as unit:
-            are_new = await unit.keep_events(events)
-            taking = _Taking(unit=unit, policy=self.policy, new_id=self.new_id)
-            contradictions = await taking.contradictions(
-                [event for event, is_new in zip(events, are_new, strict=True) if not is_new]
-            )
-            fresh = [event for event, is_new in zip(events, are_new, strict=True) if is_new]
-            contradicted = await taking.take(fresh)
-        outcomes = [
-            _outcome(event, is_new=is_new, conflicts=contradicted | contradictions)
-            for event, is_new in zip(events, are_new, strict=True)
-        ]
-        for event, outcome in zip(events, outcomes, strict=True):
-            self.metrics.taken(source=event.source, outcome=outcome)
-        for movement, _, _ in taking.movements:
-            self.metrics.moved(kind=movement.kind)
-        for recorded in taking.conflicts:
-            self.metrics.conflict(kind=recorded.conflict.kind)
-            _log.error(
-                "event.conflict",
-                kind=recorded.conflict.kind,
-                source=recorded.source,
-                event_id=recorded.event_id,
-                payment_id=str(recorded.payment_id) if recorded.payment_id else None,
-            )
+            taking = Taking(unit=unit, policy=self.policy, new_id=self.new_id)
+            outcomes = await taking.take(events)
+        taking.count(self.metrics)
         return outcomes
 
 
@@ -120,8 +93,8 @@ def _outcome(event: Incoming, *, is_new: bool, conflicts: set[tuple[str, str]]) 
     return Outcome.ACCEPTED
 
 
-class _Taking:
-    """The taking of one batch: gathers what changes, writes it at once."""
+class Taking:
+    """The taking of one batch inside a transaction: gathers what changes, writes it at once."""
 
     def __init__(self, *, unit: UnitOfWork, policy: Policy, new_id: NewId) -> None:
         self._unit = unit
@@ -132,10 +105,46 @@ class _Taking:
         self._changed: dict[UUID, Payment] = {}
         self._removed: list[tuple[Payment, Payment]] = []
         self._records: list[OutboundRecord] = []
+        self._taken: list[tuple[str, Outcome]] = []
         self.movements: list[tuple[Movement, Payment, str]] = []
         self.conflicts: list[RecordedConflict] = []
 
-    async def contradictions(self, repeated: Sequence[Incoming]) -> set[tuple[str, str]]:
+    async def take(self, events: Sequence[Incoming]) -> Sequence[Outcome]:
+        """Keep the events, apply what is new, announce what follows; say what became of each."""
+        are_new = await self._unit.keep_events(events)
+        contradictions = await self._contradictions(
+            [event for event, is_new in zip(events, are_new, strict=True) if not is_new]
+        )
+        fresh = [event for event, is_new in zip(events, are_new, strict=True) if is_new]
+        contradicted = await self._apply(fresh)
+        outcomes = [
+            _outcome(event, is_new=is_new, conflicts=contradicted | contradictions)
+            for event, is_new in zip(events, are_new, strict=True)
+        ]
+        self._taken = [(e.source, outcome) for e, outcome in zip(events, outcomes, strict=True)]
+        return outcomes
+
+    def payment(self, reference: Reference) -> Payment | None:
+        """Return the payment of a name, as this batch has left it; None if it spoke of none."""
+        return self._held.get(reference)
+
+    def count(self, metrics: IntakeMetrics) -> None:
+        """Count, and log, what was taken; to be called after the commit."""
+        for source, outcome in self._taken:
+            metrics.taken(source=source, outcome=outcome)
+        for movement, _, _ in self.movements:
+            metrics.moved(kind=movement.kind)
+        for recorded in self.conflicts:
+            metrics.conflict(kind=recorded.conflict.kind)
+            _log.error(
+                "event.conflict",
+                kind=recorded.conflict.kind,
+                source=recorded.source,
+                event_id=recorded.event_id,
+                payment_id=str(recorded.payment_id) if recorded.payment_id else None,
+            )
+
+    async def _contradictions(self, repeated: Sequence[Incoming]) -> set[tuple[str, str]]:
         """Record the events that came again under the same id with another body."""
         if not repeated:
             return set()
@@ -145,7 +154,7 @@ class _Taking:
                 self._record(event, None, Conflict(kind="event_body", detail={}))
         return {(recorded.source, recorded.event_id) for recorded in self.conflicts}
 
-    async def take(self, events: Sequence[Incoming]) -> set[tuple[str, str]]:
+    async def _apply(self, events: Sequence[Incoming]) -> set[tuple[str, str]]:
         """Apply new events in their order and write everything that follows from them."""
         observations = [event.observation for event in events if event.observation is not None]
         references = sorted({r for observation in observations for r in _references(observation)})
@@ -167,9 +176,36 @@ class _Taking:
                 movements=self.movements,
                 conflicts=self.conflicts,
             )
+        followed = {c: p for p in self._changed.values() if (c := charge_of(p)) is not None}
+        if followed:
+            await self._follow(followed, now=max(event.received_at for event in events))
         if self._records:
             await self._unit.announce(self._records)
         return {(recorded.source, recorded.event_id) for recorded in self.conflicts}
+
+    async def _follow(self, payments: Mapping[UUID, Payment], *, now: datetime) -> None:
+        """Bring the charges to where their payments are: whoever told of them first.
+
+        Payments are locked before charges, here and where answers are settled.
+        """
+        changed = []
+        for charge in await self._unit.charges.lock(sorted(payments)):
+            payment = payments[charge.id]
+            name = primary_reference(payment)
+            followed = heard(
+                charge=charge,
+                payment=payment.status,
+                reference=None if charge_name(name) else name,
+                grace=self._policy.cancellation_grace,
+                now=now,
+            )
+            if followed == charge:
+                continue
+            changed.append(followed)
+            if followed.status is ChargeStatus.WITHDRAWN and charge.status is not followed.status:
+                self._announce(withdrawn_fact(followed), followed.traceparent)
+        if changed:
+            await self._unit.charges.save(changed)
 
     def _observe(self, event: Incoming, observation: Observation) -> None:
         before, observation = self._payment_of(event, observation)
@@ -241,7 +277,7 @@ class _Taking:
         for reference in payment.references:
             self._held[payment.processor, reference] = payment
 
-    def _announce(self, fact: Fact, traceparent: str) -> None:
+    def _announce(self, fact: Fact, traceparent: str | None) -> None:
         self._records.append(encode(fact, stream=PAYMENTS, traceparent=traceparent))
 
     def _record(self, event: Incoming, payment_id: UUID | None, conflict: Conflict) -> None:
@@ -256,161 +292,5 @@ class _Taking:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FollowMovements:
-    """Keeps up with what the other services state about movements, in any order."""
-
-    store: Store
-    metrics: IntakeMetrics
-
-    async def hear(self, heard: Sequence[Heard]) -> None:
-        async with self.store.transaction() as unit:
-            posted = await unit.hear(heard)
-        at = {each.movement_id: each.at for each in heard}
-        for movement_id, kind, accepted_at in posted:
-            if kind is MovementKind.PAYMENT:
-                self.metrics.posted_after((at[movement_id] - accepted_at).total_seconds())
-
-    async def tell(self, told: Sequence[Told], *, now: datetime) -> None:
-        async with self.store.transaction() as unit:
-            ended = await unit.tell(told)
-        for _, kind, accepted_at in ended:
-            if kind is MovementKind.PAYMENT:
-                self.metrics.confirmed_after((now - accepted_at).total_seconds())
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnnounceAgain:
-    """Says again what has not come through, so that no lost broker loses a payment."""
-
-    store: Store
-    announce: Announce
-    metrics: IntakeMetrics
-    first_seconds: float
-    cap_seconds: float
-
-    async def __call__(self, *, now: datetime, limit: int) -> int:
-        if self.announce.is_behind:
-            # What Kafka has not taken yet need not be said a second time.
-            return 0
-        async with self.store.transaction() as unit:
-            unfinished = await unit.claim_unfinished(
-                now=now,
-                limit=limit,
-                first_seconds=self.first_seconds,
-                cap_seconds=self.cap_seconds,
-            )
-            records = []
-            for owned in unfinished:
-                fact = movement_fact(movement=owned.movement, payment=owned.payment)
-                records.append(encode(fact, stream=PAYMENTS, traceparent=owned.traceparent))
-                if owned.delayed_at is not None and owned.posted_at is None:
-                    records.append(_encoded_delay(owned, delayed_at=owned.delayed_at))
-            await unit.announce(records)
-        self.metrics.announced_again(len(unfinished))
-        return len(unfinished)
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateDelays:
-    """States `payment.delayed` when the city's limit passes, whatever the reason."""
-
-    store: Store
-    metrics: IntakeMetrics
-    limit_seconds: float
-
-    async def __call__(self, *, now: datetime, limit: int) -> int:
-        async with self.store.transaction() as unit:
-            delayed = await unit.claim_delayed(
-                accepted_before=now - timedelta(seconds=self.limit_seconds), now=now, limit=limit
-            )
-            await unit.announce([_encoded_delay(owned, delayed_at=now) for owned in delayed])
-        for owned in delayed:
-            _log.warning(
-                "payment.delayed",
-                payment_id=str(owned.payment.id),
-                trace_id=trace_id(owned.traceparent),
-                reason=owned.wait_reason,
-            )
-        self.metrics.delayed(len(delayed))
-        return len(delayed)
-
-
-def movement_fact(*, movement: Movement, payment: Payment) -> Fact:
-    """Return the fact that announces a movement: the same, by id, however often it is built."""
-    about = {
-        "payment_id": payment.id,
-        "account_id": payment.account_id,
-        "processor": payment.processor,
-        "reference": primary_reference(payment),
-        "amount_cents": movement.amount_cents,
-        "currency": payment.currency,
-    }
-    if movement.kind is MovementKind.DECLINE:
-        return ChargeDeclined(
-            **about,
-            declined_at=movement.accepted_at,
-            reason_code=movement.reason_code,
-            attempt=movement.attempt or "",
-        )
-    ledger = {
-        "posting_key": movement.id,
-        "effective_date": movement.effective_date,
-        "accepted_at": movement.accepted_at,
-    }
-    if movement.kind is MovementKind.PAYMENT:
-        return PaymentAccepted(
-            **about,
-            **ledger,
-            fee_cents=payment.fee_cents,
-            method=payment.method,
-            bill_reference=payment.bill_reference,
-        )
-    announced: Fact = ANNOUNCED_BY[movement.kind](
-        **about, **ledger, reason=movement.reason, reason_code=movement.reason_code
-    )
-    return announced
-
-
-def pending_fact(payment: Payment) -> PaymentPending:
-    """Return the fact that a payment was submitted to the bank and has not settled."""
-    return PaymentPending(
-        payment_id=payment.id,
-        account_id=payment.account_id,
-        processor=payment.processor,
-        reference=primary_reference(payment),
-        amount_cents=payment.amount_cents or 0,
-        currency=payment.currency or "",
-        pending_at=payment.pending_at or payment.created_at,
-        method=payment.method,
-    )
-
-
-def primary_reference(payment: Payment) -> str:
-    """Return the name by which clerks find the payment at the processor.
-
-    Stripe's PaymentIntent (`pi_`) names the payment, its charges (`ch_`) only the attempts.
-    """
-    return min(payment.references, key=lambda name: (not name.startswith("pi_"), name))
-
-
 def _references(observation: Observation) -> list[Reference]:
     return [(observation.processor, reference) for reference in observation.references]
-
-
-def _encoded_delay(owned: OwnedMovement, *, delayed_at: datetime) -> OutboundRecord:
-    payment, movement = owned.payment, owned.movement
-    suspended = owned.status is MovementStatus.SUSPENDED
-    fact = PaymentDelayed(
-        payment_id=payment.id,
-        account_id=payment.account_id,
-        processor=payment.processor,
-        reference=primary_reference(payment),
-        amount_cents=movement.amount_cents,
-        currency=payment.currency or "",
-        posting_key=movement.id,
-        accepted_at=movement.accepted_at,
-        delayed_at=delayed_at,
-        reason=owned.wait_reason or ("suspended" if suspended else "not_posted_yet"),
-    )
-    return encode(fact, stream=PAYMENTS, traceparent=owned.traceparent)

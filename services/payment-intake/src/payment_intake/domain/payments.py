@@ -17,6 +17,7 @@ from zoneinfo import ZoneInfo
 from shared.contracts.notifications import NotificationKind
 from shared.contracts.payments import (
     ChargeDeclined,
+    DeclineCategory,
     PaymentAccepted,
     PaymentPending,
     PaymentReinstated,
@@ -109,15 +110,16 @@ MOVEMENT_TRANSITIONS: Mapping[tuple[MovementStatus | None, MovementStatus], str]
 
 ENDED = frozenset({MovementStatus.CONFIRMED, MovementStatus.RETURNED})
 
-ENDING_NOTIFICATIONS: Mapping[MovementKind, NotificationKind] = MappingProxyType(
+ENDING_NOTIFICATIONS: Mapping[MovementKind, tuple[NotificationKind, ...]] = MappingProxyType(
     {
-        MovementKind.PAYMENT: "posted",
-        MovementKind.REVERSAL: "reversed",
-        MovementKind.REINSTATEMENT: "reinstated",
-        MovementKind.DECLINE: "declined",
+        MovementKind.PAYMENT: ("posted",),
+        MovementKind.REVERSAL: ("reversed",),
+        MovementKind.REINSTATEMENT: ("reinstated",),
+        # Of an autopay charge's decline its scheduler tells, since it knows what happens next.
+        MovementKind.DECLINE: ("declined", "charge_declined"),
     }
 )
-"""Which notification ends which chain; `delayed` ends none."""
+"""Which notifications end which chain; `delayed` ends none."""
 
 
 class Heard(StrEnum):
@@ -155,6 +157,8 @@ class Observation:
     method: str | None = None
     code: str | None = None
     """Why it failed, was returned or disputed, in the processor's or the bank's code."""
+    category: DeclineCategory | None = None
+    """What a failure means for the next attempt."""
     part: str | None = None
     """Which refund, dispute or attempt of the payment."""
 
@@ -224,6 +228,7 @@ class Movement:
     reason: str | None = None
     reason_code: str | None = None
     attempt: str | None = None
+    category: DeclineCategory | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +248,8 @@ class Policy:
     """Payments after this local time count for the next day."""
     post_pending: bool
     """Whether ACH is posted at submission (and reversed if it returns) or at settlement."""
+    cancellation_grace: timedelta = timedelta(seconds=60)
+    """How long after its answer a charge is still given back to whoever cancels it."""
 
     def effective_date(self, *, at: datetime) -> date:
         """Return the business day that a payment made at this instant counts for."""
@@ -335,28 +342,30 @@ def _pending(payment: Payment, observation: Observation) -> Change:
     if not _may(payment, PaymentStatus.PENDING) or is_over:
         return Change(payment=heard)
     pending = _with_amount(replace(heard, status=PaymentStatus.PENDING), observation)
-    return Change(payment=_not_returned(pending, at=observation.at), became_pending=True)
+    return Change(payment=_not_returned(pending, observation), became_pending=True)
 
 
 def _captured(payment: Payment, observation: Observation) -> Change:
     net_cents = observation.amount_cents - observation.fee_cents
     if payment.status is PaymentStatus.CAPTURED or payment.book.credited:
         conflicts = []
-        if (payment.amount_cents, payment.currency) != (net_cents, observation.currency):
-            detail = {
-                "held_cents": payment.amount_cents,
-                "heard_cents": net_cents,
-                "held_currency": payment.currency,
-                "heard_currency": observation.currency,
-            }
-            conflicts.append(Conflict(kind="payment_amount", detail=detail))
         captured = replace(
             payment,
             status=PaymentStatus.CAPTURED,
             captured_at=payment.captured_at or observation.at,
         )
         # What the bank sent back was an earlier attempt: the money has been taken after all.
-        return Change(payment=_not_returned(captured, at=observation.at), conflicts=conflicts)
+        captured = _not_returned(captured, observation)
+        held_cents = _held_cents(captured)
+        if (held_cents, payment.currency) != (net_cents, observation.currency):
+            detail = {
+                "held_cents": held_cents,
+                "heard_cents": net_cents,
+                "held_currency": payment.currency,
+                "heard_currency": observation.currency,
+            }
+            conflicts.append(Conflict(kind="payment_amount", detail=detail))
+        return Change(payment=captured, conflicts=conflicts)
     return Change(
         payment=_with_amount(
             replace(payment, status=PaymentStatus.CAPTURED, captured_at=observation.at),
@@ -408,6 +417,7 @@ def _failed(
         accepted_at=now,
         reason_code=observation.code,
         attempt=attempt,
+        category=observation.category,
     )
     return Change(payment=replace(failed, book=book), movements=(decline,))
 
@@ -464,13 +474,27 @@ def _later(held: datetime | None, heard: datetime | None) -> datetime | None:
     return max(held, heard) if held and heard else held or heard
 
 
-def _not_returned(payment: Payment, *, at: datetime) -> Payment:
-    """Undo what the bank had sent back, where it had: the same payment was made once more."""
+def _not_returned(payment: Payment, observation: Observation) -> Payment:
+    """Undo what the bank had sent back, where it had: the same payment was made once more.
+
+    Where less was owed meanwhile, less was presented: the rest stays returned.
+    """
     returned = payment.book.returned
     if returned is None:
         return payment
-    undone = replace(returned, undone_at=_later(returned.since, at))
-    return replace(payment, book=replace(payment.book, returned=undone))
+    net_cents = observation.amount_cents - observation.fee_cents
+    left_cents = max(0, (payment.amount_cents or 0) - net_cents)
+    if left_cents:
+        again = replace(returned, cents=left_cents, undone_at=None)
+    else:
+        again = replace(returned, undone_at=_later(returned.since, observation.at))
+    return replace(payment, book=replace(payment.book, returned=again))
+
+
+def _held_cents(payment: Payment) -> int:
+    """Return what the ledger is to show of the charge, less what the bank keeps back of it."""
+    returned = payment.book.returned
+    return (payment.amount_cents or 0) - (returned.target_cents if returned else 0)
 
 
 def _targets(book: Book) -> dict[str, tuple[int, str, str | None]]:
