@@ -61,6 +61,18 @@ class Settings(ServiceSettings):
     requests_per_second: float = Field(default=80.0, gt=0, le=10_000)
     """Below the processor's own limit (Stripe: 100 writes a second in live mode)."""
     announcements_per_second: float = Field(default=500.0, gt=0, le=100_000)
+    invite_after_days: list[int] = Field(default_factory=lambda: [0, 7, 14, 28], max_length=12)
+    """Days after the import on which customers of the old portal are asked to enrol again."""
+    invite_before_due_days: list[int] = Field(default_factory=lambda: [10, 3], max_length=6)
+    """Days before the next due date that they would miss."""
+    invite_until_days: int = Field(default=90, ge=1, le=730)
+    """Days after the import; then they are left alone."""
+    invitations_per_second: float = Field(default=50.0, gt=0, le=10_000)
+    import_lines_max: int = Field(default=1_000_000, ge=1)
+    import_size_max_bytes: int = Field(default=512 * 1024 * 1024, ge=1024)
+    import_seconds_max: float = Field(default=1800.0, gt=0)
+    """How long an uploaded list may take to arrive."""
+
     restate_after_seconds: float = Field(default=60.0, gt=0)
     """When a request or an announcement of which nothing was heard is stated again."""
     restate_cap_seconds: float = Field(default=3600.0, gt=0)

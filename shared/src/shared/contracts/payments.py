@@ -64,6 +64,8 @@ class PaymentReversed(_LedgerFact):
     reason: ReversalReason
     reason_code: str | None = None
     """The processor's or the bank's own code, such as `R01` or `fraudulent`."""
+    category: DeclineCategory | None = None
+    """What a bank's return means for a next attempt; None for what is no return."""
 
 
 class PaymentReinstated(_LedgerFact):

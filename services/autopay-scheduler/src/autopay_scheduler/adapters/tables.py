@@ -231,6 +231,8 @@ announcements = Table(
     Column("announced_at", DateTime(timezone=True), nullable=False),
     Column("status", Text, nullable=False),
     Column("noticed_at", DateTime(timezone=True)),
+    # The charge was held after it: it allows nothing any more.
+    Column("is_void", Boolean, nullable=False, server_default="false"),
     # When it is stated again, while nobody has said what became of it.
     Column("restate_at", DateTime(timezone=True)),
     Column("restatements", Integer, nullable=False, server_default="0"),

@@ -19,7 +19,6 @@ from shared.contracts.autopay import (
 from shared.contracts.portal import Locale
 from shared.ids import fact_id
 
-
 MethodKind = Literal["card", "us_bank_account"]
 
 

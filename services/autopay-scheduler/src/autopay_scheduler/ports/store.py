@@ -45,6 +45,8 @@ class DueCharge:
     announcements: Sequence[Announcement]
     owed: Owed
     has_old_draft: bool
+    is_undeliverable: bool
+    """Whether the last notice cannot be delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,7 @@ class UnitOfWork(Protocol):
         ...
 
     async def lock_enrolments(
-        self, *, references: Sequence[str], account_ids: Sequence[str]
+        self, *, ids: Sequence[UUID], account_ids: Sequence[str]
     ) -> Sequence[EnrolmentRecord]:
         """Return, locked, the named enrolments and those that are on for the accounts."""
         ...
@@ -135,10 +137,6 @@ class UnitOfWork(Protocol):
         self, *, processor: str, token: str
     ) -> Sequence[EnrolmentRecord]:
         """Return, locked, the enrolments that are on and charge this method."""
-        ...
-
-    async def enrolments_by_id(self, ids: Sequence[UUID]) -> Sequence[EnrolmentRecord]:
-        """Return these, locked."""
         ...
 
     async def save_enrolments(self, records: Sequence[EnrolmentRecord]) -> None:
@@ -158,8 +156,12 @@ class UnitOfWork(Protocol):
         """Make accounts due for planning."""
         ...
 
+    async def plan_charged(self, ids: Sequence[UUID], *, at: datetime) -> None:
+        """Make the accounts of these charges due for planning; before the charges are locked."""
+        ...
+
     async def claim_plans(
-        self, *, now: datetime, today: date, late_grace_days: int, limit: int
+        self, *, now: datetime, today: date, limit: int
     ) -> tuple[int, Sequence[Situation]]:
         """Take accounts that are due off the queue; return how many, and those with autopay on."""
         ...
@@ -168,9 +170,7 @@ class UnitOfWork(Protocol):
         """Lock planned charges that are to be announced, with their enrolments."""
         ...
 
-    async def claim_due(
-        self, *, now: datetime, late_grace_days: int, limit: int
-    ) -> Sequence[DueCharge]:
+    async def claim_due(self, *, now: datetime, limit: int) -> Sequence[DueCharge]:
         """Lock charges whose day has come, with their enrolments; none while all are paused."""
         ...
 
@@ -216,12 +216,12 @@ class UnitOfWork(Protocol):
 
     async def announce_charges(self, announcements: Sequence[NewAnnouncement]) -> None: ...
 
-    async def notice(self, noticed: Sequence[Noticed]) -> int:
+    async def notice(self, noticed: Sequence[Noticed], *, now: datetime) -> int:
         """Note what became of announcements; return of how many that is news."""
         ...
 
     async def claim_expiring(
-        self, *, until: str, warning_days: Sequence[int], after: UUID | None, limit: int
+        self, *, until: str, after: UUID | None, limit: int
     ) -> Sequence[tuple[EnrolmentRecord, Sequence[int]]]:
         """Return enrolments whose card is good until a month at most, with the warnings given."""
         ...

@@ -22,6 +22,7 @@ from autopay_scheduler.ports.store import (
 )
 from autopay_scheduler.usecases import facts
 from autopay_scheduler.usecases.planning import reason_label
+from shared.clock import Clock
 from shared.contracts.fact import Fact
 
 
@@ -29,7 +30,7 @@ class AnnouncingMetrics(Protocol):
     """What is counted of announcements."""
 
     def charge(self, *, status: str, reason: str) -> None: ...
-    def announced(self, *, anew: bool) -> None: ...
+    def notice_asked(self, *, anew: bool) -> None: ...
     def noticed(self, *, outcome: str, count: int) -> None: ...
     def restated(self, *, what: str, count: int) -> None: ...
     def expiring(self, *, days: int) -> None: ...
@@ -64,7 +65,7 @@ class AnnounceCharges:
         for record in changed:
             self.metrics.charge(status=record.status, reason=reason_label(record))
         for new in told:
-            self.metrics.announced(anew=new.announcement.version > 1)
+            self.metrics.notice_asked(anew=new.announcement.version > 1)
         return len(planned)
 
     def _announce(
@@ -188,11 +189,12 @@ class KeepNotices:
     """Keeps what became of telling customers of announcements."""
 
     store: Store
+    clock: Clock
     metrics: AnnouncingMetrics
 
     async def __call__(self, noticed: Sequence[Noticed]) -> None:
         async with self.store.transaction() as unit:
-            await unit.notice(noticed)
+            await unit.notice(noticed, now=self.clock())
         for each in noticed:
             self.metrics.noticed(outcome=each.status, count=1)
 
@@ -211,9 +213,7 @@ class WarnOfExpiry:
         days = self.city.expiry_warning_days
         until = f"{today + timedelta(days=max(days)):%Y-%m}"
         async with self.store.transaction() as unit:
-            page = await unit.claim_expiring(
-                until=until, warning_days=days, after=after, limit=limit
-            )
+            page = await unit.claim_expiring(until=until, after=after, limit=limit)
             due: list[tuple[EnrolmentRecord, str, int]] = []
             for record, given in page:
                 expires = record.enrolment.method.expires if record.enrolment else None

@@ -67,20 +67,15 @@ class _Taking:
         accounts = sorted({word.account_id for word, _ in words})
         # First of all: whatever else is decided about these accounts waits for the end of this.
         self._known = await self._unit.lock_accounts(accounts)
+        await self._unit.plan_accounts(sorted(self._known), at=self._now)
         are_new = await self._unit.keep_evidence([each for _, each in words], now=self._now)
-        references = sorted({word.reference for word, _ in words})
-        for record in await self._unit.lock_enrolments(references=references, account_ids=accounts):
+        ids = sorted({each.enrolment_id for _, each in words}, key=str)
+        for record in await self._unit.lock_enrolments(ids=ids, account_ids=accounts):
             self._hold(record)
         outcomes = []
         for (word, _), is_new in zip(words, are_new, strict=True):
             outcomes.append(await self._take_one(word) if is_new else "duplicate")
         await self._flush()
-        touched = {
-            word.account_id
-            for (word, _), outcome in zip(words, outcomes, strict=True)
-            if outcome in ("activated", "changed")
-        }
-        await self._unit.plan_accounts(sorted(touched), at=self._now)
         return outcomes
 
     async def _take_one(self, word: Word) -> str:

@@ -73,6 +73,8 @@ class _Following:
 
     async def follow(self, outcomes: Sequence[Outcome]) -> None:
         ids = sorted({outcome.charge_id for outcome in outcomes}, key=str)
+        # What is owed, or under way, changes: later due dates of the account follow it.
+        await self._unit.plan_charged(ids, at=self._now)
         locked = await self._unit.lock_charges(ids)
         held = {record.id: record for record, _ in locked}
         self._enrolments = {enrolment.id: enrolment for _, enrolment in locked}
@@ -190,10 +192,6 @@ class _Following:
             await unit.save_charges(list(self.changed.values()), now=self._now)
             await unit.note_posted(
                 [each.payment_id for each in self.changed.values() if each.payment_id]
-            )
-            # What is owed, or under way, has changed: later due dates of the account follow it.
-            await unit.plan_accounts(
-                sorted({each.account_id for each in self.changed.values()}), at=self._now
             )
         if self._touched:
             await unit.save_enrolments(

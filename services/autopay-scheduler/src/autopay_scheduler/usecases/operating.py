@@ -57,7 +57,7 @@ class Operate:
         """
         now = self.clock()
         async with self.store.transaction() as unit:
-            found = await unit.enrolments_by_id([enrolment_id])
+            found = await unit.lock_enrolments(ids=[enrolment_id], account_ids=[])
             if not found:
                 raise UnknownEnrolmentError(enrolment_id=enrolment_id)
             if found[0].status not in ON:

@@ -33,10 +33,7 @@ class PlanCharges:
         """Return how many accounts were planned; whatever runs twice plans nothing twice."""
         async with self.store.transaction() as unit:
             taken, situations = await unit.claim_plans(
-                now=now,
-                today=self.city.calendar.today(now=now),
-                late_grace_days=self.city.late_grace_days,
-                limit=limit,
+                now=now, today=self.city.calendar.today(now=now), limit=limit
             )
             changed: list[ChargeRecord] = []
             stated: list[Fact] = []

@@ -7,10 +7,18 @@ from typing import Protocol
 
 import structlog
 
-from autopay_scheduler.domain.amounts import Charge, Hold, Skip
-from autopay_scheduler.domain.charges import Miss, Status, Wait, decide, valid_until
+from autopay_scheduler.domain.amounts import Charge, Hold, Limits, Skip
+from autopay_scheduler.domain.charges import (
+    Miss,
+    Status,
+    Wait,
+    decide,
+    is_lost,
+    valid_until,
+)
 from autopay_scheduler.domain.city import City
 from autopay_scheduler.domain.enrolments import ON, EnrolmentRecord
+from autopay_scheduler.domain.notices import is_owed
 from autopay_scheduler.domain.planning import ChargeRecord
 from autopay_scheduler.ports.store import Announce, DueCharge, Store
 from autopay_scheduler.usecases import facts
@@ -47,9 +55,7 @@ class RequestCharges:
     async def __call__(self, *, now: datetime, limit: int) -> int:
         """Return how many charges were looked at; none while an operator has paused all."""
         async with self.store.transaction() as unit:
-            due = await unit.claim_due(
-                now=now, late_grace_days=self.city.late_grace_days, limit=limit
-            )
+            due = await unit.claim_due(now=now, limit=limit)
             asked_cents: dict[str, int] = {}
             changed: list[ChargeRecord] = []
             stated: list[Fact] = []
@@ -80,6 +86,18 @@ class RequestCharges:
         today = calendar.today(now=now)
         is_retry = record.status is Status.RETRYING
         charge_on = calendar.today(now=record.act_at or now) if is_retry else record.charge_on
+        if not is_retry and self._is_undeliverable(due, held.rule.limits):
+            return _closed(record, enrolment, Status.MISSED, "notice_not_delivered", now)
+        is_noticed_in_time = is_retry or not is_lost(
+            limits=held.rule.limits,
+            announcements=due.announcements,
+            charge_on=charge_on,
+            today=today,
+            notice=self.city.notice,
+            late_grace_days=self.city.late_grace_days,
+        )
+        if not is_noticed_in_time:
+            return _closed(record, enrolment, Status.MISSED, "notice_not_kept", now)
         decision = decide(
             limits=held.rule.limits,
             owed=replace(due.owed, open_cents=due.owed.open_cents + asked_cents),
@@ -111,11 +129,17 @@ class RequestCharges:
                     act_at=calendar.instant_of(record.due_date + timedelta(days=1)),
                 )
                 return asked, facts.held(asked, enrolment, maximum_cents=maximum_cents, at=now)
+            case Wait("day_not_come"):
+                return replace(record, act_at=calendar.instant_of(record.charge_on)), None
             case Wait(reason):
                 tomorrow = calendar.instant_of(today + timedelta(days=1))
                 return replace(record, reason=reason, act_at=tomorrow), None
             case Miss(reason):
                 return _closed(record, enrolment, Status.MISSED, reason, now)
+
+    def _is_undeliverable(self, due: DueCharge, limits: Limits) -> bool:
+        is_needed = is_owed(limits) and not self.city.notice.charge_unnotified
+        return is_needed and due.is_undeliverable
 
     def _requested(
         self,
