@@ -107,13 +107,13 @@ charge that varies by 12 CFR 1005.10(d). The others say that money which the cus
 does not move as agreed: without them a bill goes unpaid, and nobody knows. None advertises
 anything: each is a transactional message (15 U.S.C. 7702(17)(A)), which no opt-out ends.
 
-Not among them are invitations, reminders and warnings of a card's expiry: they ask for something,
-and whoever does not follow them is told of what comes of it.
+Not among them are invitations, reminders and warnings of a card's expiry: they ask for something
+that the customer may leave undone. An expired card is told of by its decline; whoever was not
+invited is known to autopay by `notification.skipped`, so that a clerk can call.
 """
 
 ON_LEDGER = (Kind.POSTED, Kind.REVERSED, Kind.REINSTATED)
 """Each says that a posting is on the ledger: after it, its delay is no news any more."""
-
 
 LATER_VERSIONS_MAX = 3
 """How many later announcements of a charge are looked for. They count up one by one and come in
