@@ -17,7 +17,13 @@ from paypost.simulators.processor.ledger import (
     Confirmation,
     Ledger,
 )
-from paypost.simulators.processor.objects import Json, Renderer, failure_members, payment_method
+from paypost.simulators.processor.objects import (
+    API_VERSION_OF_LATEST_CHARGE,
+    Json,
+    Renderer,
+    failure_members,
+    payment_method,
+)
 from paypost.simulators.processor.records import Change, Charge, Customer, Intent, Refund
 from paypost.simulators.processor.switches import (
     CANCEL,
@@ -221,10 +227,13 @@ class Operations:
 
     def perform(self, endpoint: Endpoint, request: ApiRequest) -> ApiOutcome:
         """Do it; a decline is an outcome. Raises ApiError."""
+        places = Parameters(request.form, allowed=request.form).texts("expand")
+        for place in places:
+            _check_expandable(place, request)
         outcome = endpoint(self, request)
         if outcome.status == 200:
-            for place in Parameters(request.form, allowed=request.form).texts("expand"):
-                self._expand(outcome.body, place.split("."), place, request.renderer)
+            for place in places:
+                self._expand(outcome.body, place.split("."), request.renderer)
         return outcome
 
     def subjects(self, request: ApiRequest) -> set[str]:
@@ -455,32 +464,53 @@ class Operations:
     def _charge(self, charge: Charge, request: ApiRequest) -> Json:
         return request.renderer.charge(charge, refunds=self._ledger.refunds_of(charge.id))
 
-    def _expand(self, body: Json, steps: Sequence[str], place: str, renderer: Renderer) -> None:
+    def _expand(self, body: Json, steps: Sequence[str], renderer: Renderer) -> None:
         name, *further = steps
-        value = body.get(name)
-        if isinstance(value, list):
-            for one in value:
-                self._expand(one, further, place, renderer)
-            return
+        value = body[name]
         if isinstance(value, str):
-            value = body[name] = self._resolve(name, value, place, renderer)
-        elif name not in body or not isinstance(value, dict | None):
-            raise _not_expandable(place)
-        if further and isinstance(value, dict):
-            self._expand(value, further, place, renderer)
+            value = body[name] = self._resolve(name, value, renderer)
+        if further and value is not None:
+            for one in value if isinstance(value, list) else [value]:
+                self._expand(one, further, renderer)
 
-    def _resolve(self, name: str, identifier: str, place: str, renderer: Renderer) -> Json:
+    def _resolve(self, name: str, identifier: str, renderer: Renderer) -> Json:
         ledger = self._ledger
-        match name:
-            case "latest_charge" | "charge":
-                charge = ledger.charge(identifier)
-                return renderer.charge(charge, refunds=ledger.refunds_of(charge.id))
-            case "payment_intent":
-                return ledger.render(renderer, ledger.intent(identifier))
-            case "payment_method":
-                return renderer.method(ledger.method(identifier))
-            case "customer":
-                return renderer.customer(ledger.customer(identifier))
+        if name == "payment_intent":
+            return ledger.render(renderer, ledger.intent(identifier))
+        if name == "payment_method":
+            return renderer.method(ledger.method(identifier))
+        if name == "customer":
+            return renderer.customer(ledger.customer(identifier))
+        charge = ledger.charge(identifier)
+        return renderer.charge(charge, refunds=ledger.refunds_of(charge.id))
+
+
+# What of an object can be expanded, and to what.
+_EXPANDABLE = {
+    "payment_intents": {
+        "customer": "customers",
+        "latest_charge": "charges",
+        "payment_method": "payment_methods",
+    },
+    "charges": {"customer": "customers", "payment_intent": "payment_intents"},
+    "refunds": {"charge": "charges", "payment_intent": "payment_intents"},
+    "payment_methods": {"customer": "customers"},
+    "customers": {},
+}
+
+
+def _check_expandable(place: str, request: ApiRequest) -> None:
+    kind: str | None = request.steps[0]
+    steps = place.split(".")
+    if request.method == "GET" and len(request.steps) == 1:
+        # Of a list only what is in its members.
+        kind = kind if steps.pop(0) == "data" else None
+    old = request.renderer.api_version < API_VERSION_OF_LATEST_CHARGE
+    for step in steps:
+        kind = _EXPANDABLE[kind].get(step) if kind else None
+        if kind is None or (old and step == "latest_charge"):
+            raise _not_expandable(place)
+    if not steps or kind is None:
         raise _not_expandable(place)
 
 
