@@ -410,6 +410,13 @@ class TestListing:
             params: Any = {"customer": "cus_times", "created": bounds}
             assert [intent.id for intent in intents.list(params)] == expected
 
+    def test_follows_an_intent_to_its_new_customer(self, processor: RunningProcessor) -> None:
+        intents = processor.client.v1.payment_intents
+        intent = intents.create({"amount": 900, "currency": "usd", "customer": "cus_moved_a"})
+        intents.update(intent.id, {"customer": "cus_moved_b"})
+        assert [one.id for one in intents.list({"customer": "cus_moved_b"})] == [intent.id]
+        assert intents.list({"customer": "cus_moved_a"}).data == []
+
 
 class TestPaymentMethodsAndCustomers:
     def test_are_made_attached_and_charged(self, processor: RunningProcessor) -> None:
@@ -514,6 +521,10 @@ class TestErrors:
         assert (of_refund.value.http_status, of_refund.value.code) == (400, "resource_missing")
         with pytest.raises(stripe.InvalidRequestError, match="Unrecognized request URL"):
             client.v1.subscriptions.list()
+
+    def test_refuse_a_version_that_is_none(self, processor: RunningProcessor) -> None:
+        with pytest.raises(stripe.InvalidRequestError, match="Invalid Stripe API version"):
+            processor.client.v1.payment_intents.list({}, {"stripe_version": "newest"})
 
     def test_refuse_another_key(self, processor: RunningProcessor) -> None:
         with pytest.raises(stripe.AuthenticationError) as raised:

@@ -8,6 +8,7 @@ GET /_charges shows every attempt to take money, and every refund: the ground tr
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +48,10 @@ from paypost.simulators.processor.switches import SETTLE, Switches
 BODY_BYTES_MAX = 256 * 1024
 WEBHOOKS_FIRST_SECONDS = 5.0
 """How long an answer waits for its webhooks where they are to come first."""
+
+_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:\.[a-z]+)?")
+
+CHARGES_SHOWN_MAX = 10_000
 
 Headers = tuple[tuple[bytes, bytes], ...]
 Announce = Callable[[Sequence[Announcement]], "asyncio.Task[None]"]
@@ -171,10 +176,10 @@ class StripeApi:
         await self._book.append(self._entry(operation=CLOCK, change=Change()))
 
     async def describe_charges(self, query: Mapping[str, str]) -> dict[str, Any]:
-        """Return what was charged and refunded, oldest first.
+        """Return what was charged and refunded, oldest first; the sums are over all of it.
 
         `charge_id` is Paypost's, `account` the account number in the metadata; `payment_intent`
-        and `outcome` narrow it further.
+        and `outcome` narrow it further. At most the newest CHARGES_SHOWN_MAX are shown.
         """
         await self._book.append()
         wanted = {
@@ -190,7 +195,7 @@ class StripeApi:
         ]
         taken = [one for one in described if one["outcome"] == "succeeded"]
         return {
-            "charges": described,
+            "charges": described[-CHARGES_SHOWN_MAX:],
             "count": len(described),
             "succeeded": len(taken),
             "succeeded_cents": sum(one["amount_cents"] for one in taken),
@@ -241,13 +246,12 @@ class StripeApi:
             raise ApiError(status=problem.status, message=problem.title) from None
         self._authorize(scope)
         form = parse_form(scope["query_string"] if scope["method"] == "GET" else body)
-        version = read_header(scope, b"stripe-version")
         key = read_header(scope, b"idempotency-key")
         request = ApiRequest(
             method=scope["method"],
             path=scope["path"],
             form=form,
-            renderer=Renderer(api_version=version.decode() if version else self._api_version),
+            renderer=Renderer(api_version=self._version(read_header(scope, b"stripe-version"))),
             # Stripe: a key has no effect on anything but a POST.
             key=key.decode("latin-1") if key and scope["method"] == "POST" else None,
         )
@@ -260,6 +264,12 @@ class StripeApi:
             subjects=self._operations.subjects(request),
             fingerprint=fingerprint_of(form) if request.key else "",
         )
+
+    def _version(self, given: bytes | None) -> str:
+        version = given.decode("latin-1") if given else self._api_version
+        if not _VERSION.fullmatch(version):
+            raise ApiError(status=400, message=f"Invalid Stripe API version: {version}")
+        return version
 
     def _authorize(self, scope: ASGIScope) -> None:
         given = read_header(scope, b"authorization")

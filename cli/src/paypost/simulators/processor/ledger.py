@@ -7,7 +7,7 @@ waits, so operations cannot interleave.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -66,6 +66,8 @@ class Confirmation:
     mandate: str | None = None
     key: str | None = None
     """The request's idempotency key; recorded with the charge."""
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Members of the intent that are set with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +269,7 @@ class Ledger:
                 "canceled": "it has been canceled",
             }.get(held.status, f"it has a status of {held.status}")
             raise self._unexpected(held, f"You cannot confirm this PaymentIntent because {done}.")
+        held = replace(held, **confirm.changes)
         intent, charge, announcements = self._attempt(held, confirm)
         change = Change(
             intents=(intent,),
@@ -480,6 +483,8 @@ class Ledger:
         if held is None:
             self._places[intent.id] = len(self._intent_ids)
             self._intent_ids.append(intent.id)
+        if held is not None and held.customer != intent.customer and held.customer is not None:
+            self._intent_ids_of[held.customer].remove(intent.id)
         if intent.customer is not None and (held is None or held.customer != intent.customer):
             # A customer that is given later stands where the intent was created.
             ids = self._intent_ids_of.setdefault(intent.customer, [])

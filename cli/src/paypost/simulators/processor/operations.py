@@ -5,7 +5,7 @@ money (IGNORED), or refused where leaving it out would move money otherwise than
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paypost.simulators.processor.errors import CARD, ApiError, invalid, missing_parameter
@@ -283,11 +283,12 @@ class Operations:
     def confirm_intent(self, request: ApiRequest) -> ApiOutcome:
         """POST /v1/payment_intents/{id}/confirm."""
         given = request.parameters(CONFIRM_PARAMETERS)
-        _refuse_method_types(given, request.renderer.api_version)
-        _refuse_manual_capture(given)
-        intent, change = self._ledger.confirm(
-            request.steps[1], confirm=_confirmation(given, request)
-        )
+        types, _ = _method_types(given, request.renderer.api_version)
+        changes = _texts(given)
+        if "payment_method_types" in given or "allowed_payment_method_types" in given:
+            changes["method_types"] = types
+        confirm = replace(_confirmation(given, request), changes=changes)
+        intent, change = self._ledger.confirm(request.steps[1], confirm=confirm)
         return self._answer(intent, change, request)
 
     def modify_intent(self, request: ApiRequest) -> ApiOutcome:
