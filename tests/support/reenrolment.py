@@ -66,7 +66,7 @@ def a_calendar() -> Calendar:
     )
 
 
-def a_row(account: str = "A-1", **cells: str) -> str:
+def a_row(account: str = "A-1", /, **cells: str) -> str:
     """A line of a list of old enrolments."""
     given = {
         "old_account": f"OLD-{account}",

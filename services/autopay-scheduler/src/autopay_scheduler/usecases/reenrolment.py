@@ -184,12 +184,13 @@ class InviteAwaiting:
         sent, looked = 0, 0
         today = self.calendar.today(now=now)
         while sent < limit and looked < LOOKS_MAX:
-            at_once = min(limit - sent, LOOKED_AT_ONCE)
             async with self.reenrolments.looking() as unit:
+                # Most are looked at without being written to: more are taken than may be sent to.
+                at_once = min(LOOKED_AT_ONCE, 4 * (limit - sent))
                 found = await unit.claim(today=today, limit=at_once)
                 if not found:
                     break
-                looks = [self._look(each, today=today) for each in found]
+                looks = self._looks(found, today=today, limit=limit - sent)
                 facts = [self._fact(look, now) for look in looks if _is_sent(look)]
                 records = [encode(fact, stream=AUTOPAY) for fact in facts]
                 await unit.settle(looks, records=records, at=now)
@@ -199,6 +200,18 @@ class InviteAwaiting:
                 count = sum(look.event is event for look in looks)
                 self.metrics.reenrolment_happened(event=event, count=count)
         return sent
+
+    def _looks(self, found: Sequence[Awaiting], *, today: date, limit: int) -> Sequence[Look]:
+        """Return what is decided; whoever is above the limit stays to be looked at."""
+        looks: list[Look] = []
+        left = limit
+        for awaiting in found:
+            look = self._look(awaiting, today=today)
+            left -= _is_sent(look)
+            if left < 0:
+                break
+            looks.append(look)
+        return looks
 
     def _look(self, awaiting: Awaiting, *, today: date) -> Look:
         if awaiting.is_known_to_portal:
