@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 import stripe
@@ -275,6 +276,19 @@ class TestAch:
         charged = processor.charges(charge_id="represented")["charges"]
         assert [one["network_decline_code"] for one in charged] == ["R01", "R01", None]
 
+    def test_ends_the_mandate_that_was_not_given(self, processor: RunningProcessor) -> None:
+        intents = processor.client.v1.payment_intents
+        bank = {"payment_method": "pm_usBankAccount_debitNotAuthorized", "mandate": "mandate_ann"}
+        intent = intents.create(autopay_charge("not mine", **bank))
+        processor.advance(days=4)
+        (told,) = [one for one in processor.endpoint.events if one.subject["id"] == "mandate_ann"]
+        assert (told.type, told.subject["status"]) == ("mandate.updated", "inactive")
+        assert told.subject["payment_method"] == "pm_usBankAccount_debitNotAuthorized"
+        given: Any = bank | {"off_session": True}
+        with pytest.raises(stripe.InvalidRequestError) as raised:
+            intents.confirm(intent.id, given)
+        assert raised.value.code == "payment_intent_mandate_invalid"
+
     def test_is_cancelled_only_where_stripe_still_can(self, processor: RunningProcessor) -> None:
         intents = processor.client.v1.payment_intents
         fixed = intents.create(autopay_charge("fixed", payment_method="pm_usBankAccount_success"))
@@ -442,6 +456,27 @@ class TestPaymentMethodsAndCustomers:
         assert error is not None
         assert error.network_decline_code == "R01"
         assert "000222222227" not in processor.book_path.read_text()
+
+
+class TestWhatHappensAtTheCustomersBank:
+    def test_is_told(self, processor: RunningProcessor) -> None:
+        method = {"payment_method": "pm_renewed"}
+        renewed = method | {"last4": "1881", "exp_month": 3, "exp_year": 2031}
+        processor.call("POST", "/payment_methods/renew", renewed)
+        processor.call("POST", "/mandates/withdraw", method | {"mandate": "mandate_ben"})
+        with pytest.raises(HTTPError):
+            processor.call("POST", "/payment_methods/renew", renewed | {"exp_month": 0})
+        card, mandate = processor.endpoint.events[-2:]
+        assert card.type == "payment_method.automatically_updated"
+        assert card.subject["id"] == "pm_renewed"
+        assert (card.subject["card"]["last4"], card.subject["card"]["exp_year"]) == ("1881", 2031)
+        assert (mandate.type, mandate.subject["status"]) == ("mandate.updated", "inactive")
+        found = processor.client.v1.payment_methods.retrieve("pm_renewed")
+        assert found.card is not None
+        assert found.card.last4 == "1881"
+        assert (
+            processor.client.v1.payment_intents.create(autopay_charge("new")).status == "succeeded"
+        )
 
 
 class TestErrors:

@@ -314,7 +314,8 @@ class EventBuilder:
             body=orjson.dumps(event),
             reference=_intent_of(announcement),
             account=metadata.get(ACCOUNT_FIELD, ""),
-            amount_cents=subject["amount"] - fee_cents,
+            # A mandate or a payment method has none.
+            amount_cents=subject.get("amount", 0) - fee_cents,
             fee_cents=fee_cents,
         )
 
@@ -323,6 +324,10 @@ class EventBuilder:
         intent, charge, refunds = announcement.intent, announcement.charge, announcement.refunds
         if intent is not None:
             return self._renderer.intent(intent, charge=charge), {}
+        if announcement.method is not None:
+            return self._renderer.method(announcement.method), {}
+        if announcement.mandate is not None:
+            return self._renderer.mandate(announcement.mandate), {"status": "active"}
         if charge is None:
             newest = refunds[-1]
             before = "succeeded" if newest.status == "failed" else "pending"
@@ -504,8 +509,10 @@ _BANK_LAST4 = "6789"
 
 
 def _intent_of(announcement: Announcement) -> str:
-    if announcement.intent is not None:
-        return announcement.intent.id
+    """Return the PaymentIntent of an event, or what else it is about."""
+    for subject in (announcement.intent, announcement.method, announcement.mandate):
+        if subject is not None:
+            return subject.id
     return announcement.charge.intent if announcement.charge else announcement.refunds[-1].intent
 
 

@@ -18,6 +18,7 @@ from paypost.simulators.asgi import (
 from paypost.simulators.faults import MalformedSwitchError
 from paypost.simulators.processor.counterpart import Counterpart
 from paypost.simulators.processor.delivery import Delivery, Disorder
+from paypost.simulators.processor.errors import ApiError
 from paypost.simulators.processor.processor import (
     Order,
     UnknownScenarioError,
@@ -49,7 +50,7 @@ class ProcessorApplication:
             await self._route(scope, receive, send)
         except HttpProblemError as problem:
             await send_problem(send, problem)
-        except (MalformedSwitchError, UnknownScenarioError, ValueError) as error:
+        except (ApiError, MalformedSwitchError, UnknownScenarioError, ValueError) as error:
             await send_problem(
                 send,
                 HttpProblemError(status=400, title="The request is malformed", detail=str(error)),
@@ -70,6 +71,9 @@ class ProcessorApplication:
                 await send_json(
                     send, self._state() | {"deliveries": [describe(one) for one in deliveries]}
                 )
+            case ("POST", "/mandates/withdraw" | "/payment_methods/renew"):
+                body = await read_json(receive, limit_bytes=BODY_BYTES_MAX)
+                await self._happen(scope["path"], body, send)
             case ("GET", "/_charges"):
                 await send_json(
                     send, await self._counterpart.api.describe_charges(read_query(scope))
@@ -108,6 +112,28 @@ class ProcessorApplication:
             },
             status=202,
         )
+
+    async def _happen(self, path: str, body: object, send: Send) -> None:
+        """Let something happen at a customer's bank that nobody has asked the API for."""
+        if not isinstance(body, Mapping):
+            raise ValueError("the body must be an object")
+        method = _text(body, "payment_method")
+        ledger = self._counterpart.ledger
+        if path == "/mandates/withdraw":
+            change = ledger.withdraw_mandate(_text(body, "mandate"), method=method)
+        else:
+            month = _whole(body, "exp_month", default=12, most=12)
+            if month == 0:
+                raise ValueError("exp_month is a month from 1 on")
+            change = ledger.renew_card(
+                method,
+                last4=_text(body, "last4"),
+                month=month,
+                year=_whole(body, "exp_year", default=2034, most=9_999),
+            )
+        announcements = await self._counterpart.api.record_at_bank([change])
+        await self._processor.announce_all(self._counterpart.trains(announcements))
+        await send_json(send, {"events": [one.id for one in announcements]})
 
     async def _send_deliveries(self, query: dict[str, str], send: Send) -> None:
         limit = query.get("limit", "1000")

@@ -26,6 +26,7 @@ from paypost.simulators.processor.records import (
     Charge,
     Customer,
     Intent,
+    Mandate,
     Method,
     PaymentError,
     Refund,
@@ -97,6 +98,7 @@ class Ledger:
         self.customers: dict[str, Customer] = {}
         self.methods: dict[str, Method] = {}
         self.files: dict[int, BankFile] = {}
+        self.withdrawn: dict[str, Mandate] = {}
         # In the order of creation, so that a page is found without sorting.
         self._intent_ids: list[str] = []
         self._intent_ids_of: dict[str, list[str]] = {}
@@ -433,14 +435,23 @@ class Ledger:
         reason = failure.code if failure.code in _DISPUTE_REASONS else "bank_cannot_process"
         disputed = replace(charge, dispute=self._ids.new("dp"), dispute_reason=reason)
         steps = ("created", "funds_withdrawn", "closed")
+        disputes = [self._announce(f"charge.dispute.{step}", charge=disputed) for step in steps]
+        mandates, told = self._withdrawn_by(disputed, failure)
         return self._applied(
-            Change(
-                charges=(disputed,),
-                announcements=tuple(
-                    self._announce(f"charge.dispute.{step}", charge=disputed) for step in steps
-                ),
-            )
+            Change(charges=(disputed,), mandates=mandates, announcements=(*disputes, *told))
         )
+
+    def withdraw_mandate(self, identifier: str, *, method: str) -> Change:
+        """Let a customer withdraw a mandate at the bank. Raises ApiError."""
+        mandate = Mandate(id=identifier, method=self.method(method).id)
+        event = self._announce("mandate.updated", mandate=mandate)
+        return self._applied(Change(mandates=(mandate,), announcements=(event,)))
+
+    def renew_card(self, identifier: str, *, last4: str, month: int, year: int) -> Change:
+        """Let the network replace a card under the same payment method. Raises ApiError."""
+        made = replace(self.method(identifier), last4=last4, expires_month=month, expires_year=year)
+        event = self._announce("payment_method.automatically_updated", method=made)
+        return self._applied(Change(methods=(made,), announcements=(event,)))
 
     def pending_debits(self) -> Iterator[Charge]:
         """Yield the debits that are under way."""
@@ -469,6 +480,8 @@ class Ledger:
                 self._pending[charge.id] = None
             else:
                 self._pending.pop(charge.id, None)
+        for mandate in change.mandates:
+            self.withdrawn[mandate.id] = mandate
         for file in change.files:
             self.files[file.number] = file
         for refund in change.refunds:
@@ -518,7 +531,7 @@ class Ledger:
                 " again, or confirm it again directly with a payment method or ConfirmationToken.",
             )
         method = self._check_method(intent, token)
-        _check_mandate(confirm.mandate)
+        self._check_mandate(confirm.mandate)
         behaviour = self._behaviour(token)
         attempt = intent.attempts + 1
         failure = behaviour.failure_of(attempt=attempt)
@@ -580,9 +593,24 @@ class Ledger:
 
     def _end_debit(self, charge: Charge, *, failure: Failure | None) -> Change:
         intent, charge, announcements = self._ended(self.intents[charge.intent], charge, failure)
+        mandates, told = self._withdrawn_by(charge, failure)
         return self._applied(
-            Change(intents=(intent,), charges=(charge,), announcements=announcements)
+            Change(
+                intents=(intent,),
+                charges=(charge,),
+                mandates=mandates,
+                announcements=(*announcements, *told),
+            )
         )
+
+    def _withdrawn_by(
+        self, charge: Charge, failure: Failure | None
+    ) -> tuple[tuple[Mandate, ...], tuple[Announcement, ...]]:
+        """Return the mandate that a return as not authorised has ended, and what tells of it."""
+        if charge.mandate is None or failure is None or failure.code != "debit_not_authorized":
+            return (), ()
+        mandate = Mandate(id=charge.mandate, method=charge.method)
+        return (mandate,), (self._announce("mandate.updated", mandate=mandate),)
 
     def _settle(self, identifier: str) -> Change:
         charge = self.charges.get(identifier)
@@ -675,6 +703,21 @@ class Ledger:
             )
         return method
 
+    def _check_mandate(self, mandate: str | None) -> None:
+        if mandate is None:
+            return
+        if not mandate.startswith("mandate_"):
+            raise missing_resource("mandate", mandate, param="mandate")
+        if mandate in self.withdrawn or mandate.startswith(INACTIVE_MANDATE):
+            raise ApiError(
+                status=400,
+                message="The provided mandate is invalid and can not be used for the payment"
+                " intent.",
+                code="payment_intent_mandate_invalid",
+                param="mandate",
+                executed=True,
+            )
+
     def _behaviour(self, method: str) -> Behaviour:
         return behaviour_of(self.method(method).token) or Behaviour()
 
@@ -688,6 +731,9 @@ class Ledger:
         intent: Intent | None = None,
         charge: Charge | None = None,
         refunds: tuple[Refund, ...] = (),
+        *,
+        method: Method | None = None,
+        mandate: Mandate | None = None,
     ) -> Announcement:
         return Announcement(
             id=self._ids.new("evt"),
@@ -696,6 +742,8 @@ class Ledger:
             intent=intent,
             charge=charge,
             refunds=refunds,
+            method=method,
+            mandate=mandate,
         )
 
     def _now(self) -> int:
@@ -703,21 +751,6 @@ class Ledger:
 
     def _in_days(self, days: int) -> int:
         return int((self._clock() + timedelta(days=days)).timestamp())
-
-
-def _check_mandate(mandate: str | None) -> None:
-    if mandate is None:
-        return
-    if not mandate.startswith("mandate_"):
-        raise missing_resource("mandate", mandate, param="mandate")
-    if mandate.startswith(INACTIVE_MANDATE):
-        raise ApiError(
-            status=400,
-            message="The provided mandate is invalid and can not be used for the payment intent.",
-            code="payment_intent_mandate_invalid",
-            param="mandate",
-            executed=True,
-        )
 
 
 METHOD_TYPES = (CARD_METHOD, BANK_METHOD)

@@ -18,6 +18,7 @@ from paypost.simulators.processor.records import (
     Charge,
     Customer,
     Intent,
+    Mandate,
     Method,
     PaymentError,
     Refund,
@@ -174,6 +175,15 @@ class Renderer:
         """Return a payment method."""
         return payment_method(method)
 
+    def mandate(self, mandate: Mandate) -> Json:
+        """Return a mandate that is no longer good."""
+        return _template("mandate.updated") | {
+            "id": mandate.id,
+            "payment_method": mandate.method,
+            "payment_method_details": {"type": BANK_METHOD, BANK_METHOD: {}},
+            "status": "inactive",
+        }
+
     def customer(self, customer: Customer) -> Json:
         """Return a customer."""
         return {
@@ -212,7 +222,11 @@ def payment_method(method: Method) -> Json:
             "status_details": {},
         }
     else:
-        rendered["card"] |= {"last4": method.last4}
+        rendered["card"] |= {
+            "exp_month": method.expires_month,
+            "exp_year": method.expires_year,
+            "last4": method.last4,
+        }
     return rendered
 
 
@@ -270,7 +284,12 @@ def _method_details(charge: Charge) -> Json:
         account = bank_account(charge.last4) | {"mandate": charge.mandate}
         return {"type": BANK_METHOD, BANK_METHOD: account}
     details: Json = _template("charge.succeeded")["payment_method_details"]
-    details["card"] |= {"last4": charge.last4, "mandate": charge.mandate}
+    details["card"] |= {
+        "exp_month": 12,
+        "exp_year": 2034,
+        "last4": charge.last4,
+        "mandate": charge.mandate,
+    }
     return details
 
 

@@ -38,6 +38,17 @@ class Method:
     created: int
     customer: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    expires_month: int = 12
+    expires_year: int = 2034
+    """Of a card."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mandate:
+    """An authorisation of debits that is no longer good; of good ones nothing is kept."""
+
+    id: str
+    method: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +163,8 @@ class Announcement:
     charge: Charge | None = None
     refunds: tuple[Refund, ...] = ()
     """Of the charge, oldest first; or the one refund that the event is about."""
+    method: Method | None = None
+    mandate: Mandate | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,4 +177,5 @@ class Change:
     charges: tuple[Charge, ...] = ()
     refunds: tuple[Refund, ...] = ()
     files: tuple[BankFile, ...] = ()
+    mandates: tuple[Mandate, ...] = ()
     announcements: tuple[Announcement, ...] = ()

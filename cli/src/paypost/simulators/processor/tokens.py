@@ -166,9 +166,14 @@ _RETURNS = (
         "is not authorized to be debited",
         ("R05", "R07", "R08", "R10", "R11", "R29", "R31"),
     ),
-    ("account_closed", "recipient_deceased", "is of a person who has died", ("R14", "R15")),
-    ("debit_not_authorized", "bank_account_frozen", "is frozen", ("R16",)),
-    ("debit_not_authorized", "bank_account_unusable", "cannot be debited", ("R20",)),
+    (
+        "payment_method_provider_decline",
+        "recipient_deceased",
+        "is of a person who has died",
+        ("R14", "R15"),
+    ),
+    ("bank_account_restricted", "bank_account_frozen", "is frozen", ("R16",)),
+    ("bank_account_restricted", "bank_account_unusable", "cannot be debited", ("R20",)),
 )
 _UNNAMED_RETURN = (
     "payment_method_provider_decline",
