@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,30 @@ class TestSwitches:
         finally:
             processor.endpoint.open.set()
         eventually(lambda: len(processor.endpoint.about(intent.id)) == 4)
+
+
+class TestAnEndpointThatIsAway:
+    def test_keeps_no_debit_from_settling(self, processor: RunningProcessor) -> None:
+        intents = processor.client.v1.payment_intents
+        processor.endpoint.open.clear()
+        advancing: list[threading.Thread] = []
+
+        def is_settled(intent: str) -> bool:
+            return intents.retrieve(intent).status == "succeeded"
+
+        try:
+            for charge_id in ("away1", "away2"):
+                params = autopay_charge(charge_id, payment_method="pm_usBankAccount_success")
+                intent = intents.create(params).id
+                advancing.append(threading.Thread(target=processor.advance, kwargs={"days": 4}))
+                advancing[-1].start()
+                eventually(partial(is_settled, intent))
+                assert advancing[-1].is_alive()
+        finally:
+            processor.endpoint.open.set()
+        for thread in advancing:
+            thread.join()
+        assert "payment_intent.succeeded" in processor.endpoint.types_of(intent)
 
 
 class TestACrash:

@@ -94,10 +94,10 @@ async def run(options: argparse.Namespace) -> None:
     server = build_resettable_server(application, host=options.host, port=options.port)
 
     async def follow_agenda() -> None:
-        await counterpart.processor.announce_all(untold)
+        counterpart.processor.run(counterpart.processor.announce_all(untold))
         while True:
             await asyncio.sleep(BANK_SECONDS if counterpart.bridge else AGENDA_SECONDS)
-            await counterpart.follow_agenda()
+            await counterpart.glance_at_agenda()
 
     following = asyncio.create_task(follow_agenda())
     # Without its agenda no debit would ever settle, and nobody would be told why.

@@ -38,7 +38,7 @@ class Counterpart:
     clock: MovableClock
     bridge: BankBridge | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the agenda is followed: two at once would ask the bank twice."""
+    """Held while the bank is asked: two at once would send a file twice."""
 
     def restore(self, *, book_path: Path, deliveries_path: Path | None) -> list[list[Event]]:
         """Bring back what the book holds; return the events that were never taken.
@@ -74,9 +74,17 @@ class Counterpart:
 
     async def follow_agenda(self) -> list[Delivery]:
         """Do and deliver what is due by the clock; return the deliveries."""
-        async with self.lock:
-            deliveries = await self.processor.deliver_due(now=self.clock())
-            announcements = await self._settle()
+        return await self._deliver(await self._settle())
+
+    async def glance_at_agenda(self) -> None:
+        """Do what is due by the clock, and deliver it in the background.
+
+        An endpoint that is away does not keep the next debits from settling.
+        """
+        self.processor.run(self._deliver(await self._settle()))
+
+    async def _deliver(self, announcements: Sequence[Announcement]) -> list[Delivery]:
+        deliveries = await self.processor.deliver_due(now=self.clock())
         return [*deliveries, *await self.processor.announce_all(self.trains(announcements))]
 
     async def _move(self, by: timedelta) -> list[Delivery]:
@@ -85,15 +93,16 @@ class Counterpart:
         return await self.follow_agenda()
 
     async def _settle(self) -> list[Announcement]:
-        if self.bridge is None:
-            return await self.api.settle_due()
-        try:
-            announcements = await self._exchange(self.bridge)
-        except BankUnavailableError as error:
-            # Asked again with the next look at the agenda; until then no debit has settled.
-            _log.warning("processor.bank_unavailable", extra={"reason": str(error)})
-            return []
-        return [*announcements, *await self.api.settle_due()]
+        async with self.lock:
+            if self.bridge is None:
+                return await self.api.settle_due()
+            try:
+                announcements = await self._exchange(self.bridge)
+            except BankUnavailableError as error:
+                # Asked again with the next look at the agenda; until then no debit has settled.
+                _log.warning("processor.bank_unavailable", extra={"reason": str(error)})
+                return []
+            return [*announcements, *await self.api.settle_due()]
 
     async def _exchange(self, bridge: BankBridge) -> list[Announcement]:
         await self.api.record_at_bank(bridge.prepare())

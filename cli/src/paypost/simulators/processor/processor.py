@@ -10,9 +10,10 @@ import heapq
 import itertools
 import random
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 from paypost.simulators.processor.delivery import Delivery, Disorder, WebhookSender
 from paypost.simulators.processor.events import API_VERSION_OLD, Event, EventBuilder, Ids, Purchase
@@ -25,6 +26,8 @@ from paypost.simulators.processor.scenarios import (
 )
 
 DELIVERIES_KEPT_MAX = 200_000
+
+_T = TypeVar("_T")
 
 
 class UnknownScenarioError(Exception):
@@ -98,7 +101,7 @@ class Processor:
         self._agenda: list[tuple[datetime, int, Step]] = []
         self._numbers = itertools.count()
         self._under_way: set[asyncio.Task[list[Delivery]]] = set()
-        self._announcing: set[asyncio.Task[None]] = set()
+        self._announcing: set[asyncio.Task[Any]] = set()
         self.deliveries: collections.deque[Delivery] = collections.deque(maxlen=DELIVERIES_KEPT_MAX)
 
     @property
@@ -157,7 +160,11 @@ class Processor:
 
     def announce(self, events: Sequence[Event]) -> "asyncio.Task[None]":
         """Deliver the events of one payment in the background, in order; `settle` waits for it."""
-        task = asyncio.create_task(self._announce(events))
+        return self.run(self._announce(events))
+
+    def run(self, work: Coroutine[Any, Any, _T]) -> "asyncio.Task[_T]":
+        """Run a delivery in the background; `settle` waits for it."""
+        task = asyncio.create_task(work)
         self._announcing.add(task)
         task.add_done_callback(self._announcing.discard)
         return task
