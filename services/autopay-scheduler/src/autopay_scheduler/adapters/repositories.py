@@ -15,13 +15,13 @@ from autopay_scheduler.adapters import statements
 from autopay_scheduler.adapters.reenrolment_repository import mark_enrolled
 from autopay_scheduler.adapters.rows import (
     ANNOUNCEMENT_COLUMNS,
-    CHARGE_COLUMNS,
     ENROLMENT_COLUMNS,
     EVIDENCE_COLUMNS,
     announcement,
     announcement_row,
+    charge_arrays,
     charge_record,
-    charge_row,
+    enrolment_of,
     enrolment_record,
     enrolment_row,
     evidence_row,
@@ -43,6 +43,7 @@ from autopay_scheduler.ports.store import (
     NewAnnouncement,
     Noticed,
     StaleAnnouncement,
+    Unbilled,
 )
 from shared.contracts.wire import OutboundRecord
 from shared.db.bulk import arrays
@@ -54,6 +55,8 @@ what is left over into the next bill."""
 
 UNDELIVERED = frozenset({NoticeStatus.FAILED, NoticeStatus.SKIPPED})
 UNDER_WAY = frozenset({Status.REQUESTED, Status.PENDING})
+ONE_ON_AN_ACCOUNT = "enrolments_on"
+"""The index that keeps a second enrolment from being turned on."""
 
 
 class SqlUnitOfWork:
@@ -90,7 +93,8 @@ class SqlUnitOfWork:
                     bill.amount_cents if bill.balance_cents is None else bill.balance_cents,
                     bill.stated_at,
                 )
-                for bill in bills
+                # Of two issues of one moment the later one counts.
+                for bill in sorted(bills, key=lambda bill: bill.version)
             ],
             now=now,
         )
@@ -118,11 +122,8 @@ class SqlUnitOfWork:
             order=lambda bill: bill.version,
         )
         await self._keep_balances(
-            [
-                (bill.account_id, bill.balance_cents, bill.stated_at)
-                for bill in bills
-                if bill.balance_cents is not None
-            ],
+            # Where the CIS names no balance, what the cancelled bill said is not known any more.
+            [(bill.account_id, bill.balance_cents, bill.stated_at) for bill in bills],
             now=now,
         )
         result = await self._connection.execute(
@@ -139,7 +140,7 @@ class SqlUnitOfWork:
         return len(kept)
 
     async def _keep_balances(
-        self, stated: Sequence[tuple[str, int, datetime]], *, now: datetime
+        self, stated: Sequence[tuple[str, int | None, datetime]], *, now: datetime
     ) -> None:
         latest = _last_of_each(stated, key=lambda each: each[0], order=lambda each: each[2])
         if latest:
@@ -253,13 +254,14 @@ class SqlUnitOfWork:
                 statements.SAVE_ENROLMENTS, arrays(rows, ENROLMENT_COLUMNS)
             )
         except IntegrityError as error:
+            if ONE_ON_AN_ACCOUNT not in str(error.orig):
+                # A row that breaks a rule of the table breaks it for ever: a defect, not a race.
+                raise
             raise ConcurrentWordError("autopay was turned on by somebody else") from error
 
     async def mark_reenrolled(self, account_ids: Sequence[str], *, at: datetime) -> None:
         if account_ids:
-            await mark_enrolled(
-                self._connection, account_ids=account_ids, at=at, zone=self._zone
-            )
+            await mark_enrolled(self._connection, account_ids=account_ids, at=at, zone=self._zone)
 
     # Charges
 
@@ -324,6 +326,7 @@ class SqlUnitOfWork:
         return await self._claim(statements.CLAIM_PLANNED, now=now, limit=limit)
 
     async def claim_due(self, *, now: datetime, limit: int) -> Sequence[DueCharge]:
+        await self._connection.execute(statements.HOLD_SWITCH)
         return await self._claim(statements.CLAIM_DUE, now=now, limit=limit)
 
     async def claim_held(self, *, now: datetime, limit: int) -> Sequence[DueCharge]:
@@ -343,6 +346,7 @@ class SqlUnitOfWork:
     async def claim_unheard(
         self, *, now: datetime, limit: int, first_seconds: float, cap_seconds: float
     ) -> Sequence[tuple[ChargeRecord, EnrolmentRecord]]:
+        await self._connection.execute(statements.HOLD_SWITCH)
         result = await self._connection.execute(
             statements.CLAIM_UNHEARD,
             {"now": now, "limit": limit, "first": first_seconds, "cap": cap_seconds},
@@ -381,12 +385,17 @@ class SqlUnitOfWork:
         )
         return [charge_record(row) for row in result]
 
-    async def save_charges(self, records: Sequence[ChargeRecord], *, now: datetime) -> None:
+    async def add_charges(self, records: Sequence[ChargeRecord], *, now: datetime) -> None:
+        if records:
+            values = charge_arrays(records, is_new=True)
+            values["created_at"] = [now] * len(records)
+            await self._connection.execute(statements.ADD_CHARGES, values)
+
+    async def save_charges(self, records: Sequence[ChargeRecord]) -> None:
         if not records:
             return
-        rows = [{**charge_row(record), "created_at": now} for record in records]
         await self._connection.execute(
-            statements.SAVE_CHARGES, arrays(rows, (*CHARGE_COLUMNS, "created_at"))
+            statements.SAVE_CHARGES, charge_arrays(records, is_new=False)
         )
         declined = [record for record in records if record.declines]
         if declined:
@@ -475,6 +484,7 @@ class SqlUnitOfWork:
     # Operators
 
     async def switch(self, *, is_paused: bool, entry: AuditEntry) -> None:
+        await self._connection.execute(statements.TURN_SWITCH)
         await self._connection.execute(statements.SWITCH, {"is_paused": is_paused, "at": entry.at})
         await self.audit(entry)
 
@@ -506,12 +516,13 @@ async def due_charges(
         return []
     records = [charge_record(row, "c_") for row in rows]
     announced: dict[UUID, list[Announcement]] = {}
-    last_told: dict[UUID, str] = {}
+    told: dict[UUID, list[str]] = {}
     for row in await connection.execute(
         statements.ANNOUNCEMENTS_OF, {"ids": [record.id for record in records]}
     ):
         announced.setdefault(row.charge_id, []).append(announcement(row, zone=zone))
-        last_told[row.charge_id] = row.status
+        if not row.is_void:
+            told.setdefault(row.charge_id, []).append(row.status)
     owed = await _owed(connection, records)
     drafted = await _drafted(connection, records, late_grace_days=late_grace_days)
     return [
@@ -519,9 +530,10 @@ async def due_charges(
             record=record,
             enrolment=enrolment_record(row, "e_"),
             announcements=announced.get(record.id, []),
-            owed=owed[record.id],
+            owed=owed[record.id][0],
+            unbilled=owed[record.id][1],
             has_old_draft=record.id in drafted,
-            is_undeliverable=last_told.get(record.id) in UNDELIVERED,
+            is_undeliverable=bool(told.get(record.id)) and UNDELIVERED.issuperset(told[record.id]),
         )
         for record, row in zip(records, rows, strict=True)
     ]
@@ -529,24 +541,32 @@ async def due_charges(
 
 async def _owed(
     connection: AsyncConnection, records: Sequence[ChargeRecord]
-) -> Mapping[UUID, Owed]:
+) -> Mapping[UUID, tuple[Owed, Unbilled | None]]:
     result = await connection.execute(
         statements.OWED,
         {
             "ids": [record.id for record in records],
             "accounts": [record.account_id for record in records],
             "references": [record.bill_reference for record in records],
+            "dues": [record.due_date for record in records],
         },
     )
-    return {
-        row.id: Owed(
-            statement_cents=row.statement_cents,
-            paid_since_cents=row.paid_since_cents,
-            balance_cents=row.balance_cents,
-            open_cents=row.open_cents,
-        )
-        for row in result
-    }
+    return {row.id: (_owed_of(row), _unbilled(row)) for row in result}
+
+
+def _owed_of(row: Row[Any]) -> Owed:
+    return Owed(
+        statement_cents=row.statement_cents,
+        paid_since_cents=row.paid_since_cents,
+        balance_cents=row.balance_cents,
+        open_cents=row.open_cents,
+    )
+
+
+def _unbilled(row: Row[Any]) -> Unbilled | None:
+    if row.is_billed:
+        return None
+    return "due_date_changed" if row.is_open else "bill_cancelled"
 
 
 async def _drafted(
@@ -586,7 +606,7 @@ def _situation(
     unit: SqlUnitOfWork,
 ) -> Situation:
     first = rows[0]
-    record = enrolment_record(first, "e_")
+    record = enrolment_of(first[: len(ENROLMENT_COLUMNS)])
     assert record.enrolment is not None
     paid_cents = first.paid_cents or 0
     drafts = list(drafts)
@@ -602,6 +622,7 @@ def _situation(
                 statement_cents=row.amount_cents,
                 paid_since_cents=paid_cents - row.paid_before_cents,
                 currency=row.currency,
+                stated_at=row.stated_at,
                 has_old_draft=bool(drafts)
                 and has_old_draft(
                     row.due_date,

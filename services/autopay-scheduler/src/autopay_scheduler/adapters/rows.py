@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -81,6 +83,8 @@ CHARGE_COLUMNS = (
     "closed_at",
 )
 """All but `declines`, which only grows, by the decline that is added."""
+NEW_CHARGE_COLUMNS = (*CHARGE_COLUMNS[:13], "closed_at")
+"""What a charge has that intake was never asked for."""
 ANNOUNCEMENT_COLUMNS = (
     "charge_id",
     "version",
@@ -150,59 +154,93 @@ def enrolment_row(record: EnrolmentRecord) -> Mapping[str, Any]:
 
 def enrolment_record(row: Row[Any], prefix: str = "") -> EnrolmentRecord:
     """Return an enrolment from its row; its columns may stand under a prefix."""
-    found = {name: row._mapping[prefix + name] for name in ENROLMENT_COLUMNS}
-    return EnrolmentRecord(
-        id=found["id"],
-        account_id=found["account_id"],
-        reference=found["reference"],
-        status=EnrolmentStatus(found["status"]),
-        reason=found["reason"],
-        enrolment=_enrolment(found) if found["payment_method_token"] is not None else None,
-        word_at=found["word_at"],
-        given_up=found["given_up"],
-        taken_at=found["taken_at"],
-        ended_at=found["ended_at"],
-    )
+    found = row._mapping
+    return enrolment_of([found[prefix + name] for name in ENROLMENT_COLUMNS])
 
 
-def _enrolment(found: Mapping[str, Any]) -> Enrolment:
-    return Enrolment(
-        id=found["id"],
-        account_id=found["account_id"],
-        reference=found["reference"],
-        status=EnrolmentStatus(found["status"]),
-        method=Method(
-            processor=found["processor"],
-            token=found["payment_method_token"],
-            customer_token=found["customer_token"],
-            mandate_token=found["mandate_token"],
-            kind=found["method_kind"],
-            label=found["method_label"] or "",
-            last4=found["method_last4"],
-            expires=found["method_expires"],
-        ),
-        rule=Rule(
-            charge_on=ChargeOn(found["charge_on"]),
-            days_before=found["days_before"],
-            day_of_month=found["day_of_month"],
-            limits=Limits(
-                amount=AmountRule(found["amount_rule"]),
-                fixed_cents=found["fixed_cents"],
-                minimum_cents=found["minimum_cents"],
-                maximum_cents=found["maximum_cents"],
+def enrolment_of(values: Sequence[Any]) -> EnrolmentRecord:
+    """Return an enrolment from the values of `ENROLMENT_COLUMNS`, in their order.
+
+    By position and with few objects: planning reads one for each account that is due.
+    """
+    key, account_id, reference, status, reason = values[:5]
+    known = _STATUSES[status]
+    word_at, given_up, taken_at, ended_at = values[24:]
+    enrolment = None
+    if values[6] is not None:
+        version, authorised_at, locale, resume_on = values[20:24]
+        processor, token, customer, mandate, kind, label, last4, expires = values[5:13]
+        enrolment = Enrolment(
+            id=key,
+            account_id=account_id,
+            reference=reference,
+            status=known,
+            method=Method(
+                processor=processor,
+                token=token,
+                customer_token=customer,
+                mandate_token=mandate,
+                kind=kind,
+                label=label or "",
+                last4=last4,
+                expires=expires,
             ),
-        ),
-        authorisation_version=found["authorisation_version"],
-        authorised_at=found["authorised_at"],
-        locale=found["locale"],
-        resume_on=found["resume_on"],
-        word_at=found["word_at"],
+            rule=_rule(*values[13:20]),
+            authorisation_version=version,
+            authorised_at=authorised_at,
+            locale=locale,
+            resume_on=resume_on,
+            word_at=word_at,
+        )
+    return EnrolmentRecord(
+        id=key,
+        account_id=account_id,
+        reference=reference,
+        status=known,
+        reason=reason,
+        enrolment=enrolment,
+        word_at=word_at,
+        given_up=given_up,
+        taken_at=taken_at,
+        ended_at=ended_at,
     )
 
 
-def charge_row(record: ChargeRecord) -> Mapping[str, Any]:
-    """Return a charge as its row."""
-    return {name: getattr(record, name) for name in CHARGE_COLUMNS}
+_STATUSES = {status.value: status for status in EnrolmentStatus}
+
+
+@lru_cache(maxsize=4096)
+def _rule(
+    charge_on: str,
+    days_before: int | None,
+    day_of_month: int | None,
+    amount: str,
+    fixed_cents: int | None,
+    minimum_cents: int | None,
+    maximum_cents: int | None,
+) -> Rule:
+    return Rule(
+        charge_on=ChargeOn(charge_on),
+        days_before=days_before,
+        day_of_month=day_of_month,
+        limits=Limits(
+            amount=AmountRule(amount),
+            fixed_cents=fixed_cents,
+            minimum_cents=minimum_cents,
+            maximum_cents=maximum_cents,
+        ),
+    )
+
+
+_charge_values = attrgetter(*CHARGE_COLUMNS)
+_new_charge_values = attrgetter(*NEW_CHARGE_COLUMNS)
+
+
+def charge_arrays(records: Sequence[ChargeRecord], *, is_new: bool) -> dict[str, Sequence[Any]]:
+    """Return charges as one array a column: of all of them, or of those that a new one has."""
+    columns = NEW_CHARGE_COLUMNS if is_new else CHARGE_COLUMNS
+    values = _new_charge_values if is_new else _charge_values
+    return dict(zip(columns, zip(*map(values, records), strict=True), strict=True))
 
 
 def charge_record(row: Row[Any], prefix: str = "") -> ChargeRecord:

@@ -10,6 +10,7 @@ from autopay_scheduler.adapters.rows import (
     CHARGE_COLUMNS,
     ENROLMENT_COLUMNS,
     EVIDENCE_COLUMNS,
+    NEW_CHARGE_COLUMNS,
     prefixed,
 )
 from autopay_scheduler.adapters.tables import (
@@ -20,7 +21,7 @@ from autopay_scheduler.adapters.tables import (
     failures,
     mandates,
 )
-from shared.db.bulk import insert_rows
+from shared.db.bulk import insert_rows, update_rows
 
 _ENROLMENT = prefixed("e", ENROLMENT_COLUMNS, "e_")
 _CHARGE = prefixed("c", (*CHARGE_COLUMNS, "declines"), "c_")
@@ -224,7 +225,7 @@ CLAIM_PLANS = text(
 SITUATIONS = text(
     f"""
     SELECT {_ENROLMENT}, a.balance_cents, a.paid_cents, b.bill_reference, b.due_date,
-        b.amount_cents, b.paid_before_cents, b.currency
+        b.amount_cents, b.paid_before_cents, b.currency, b.stated_at
     FROM unnest(CAST(:accounts AS text[])) AS r(account_id)
     JOIN autopay_scheduler.enrolments e
       ON e.account_id = r.account_id AND e.status IN ('active', 'paused')
@@ -255,24 +256,34 @@ DUE_DATES = text(
       AND due_date >= :horizon
     """
 )
+# The enrolment is locked with its charge: of two charges of one account that are due together, the
+# second is decided by one who sees what became of the first. Otherwise both would ask for all.
 _DUE = f"""
     SELECT {_CHARGE}, {_ENROLMENT} FROM autopay_scheduler.charges c
     JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
     WHERE %s ORDER BY c.act_at, c.id LIMIT :limit
-    FOR UPDATE OF c SKIP LOCKED FOR SHARE OF e SKIP LOCKED
+    FOR UPDATE OF c, e SKIP LOCKED
 """  # noqa: S608
 CLAIM_PLANNED = text(_DUE % "c.status = 'planned' AND c.act_at <= :now")
-# The switch is read by the statement that takes the charges: what is paused now takes none.
+_PAUSED = """EXISTS (SELECT FROM autopay_scheduler.switches s
+                      WHERE s.name = 'requests' AND s.is_paused)"""
+# The switch is read by the statement that takes the charges: what is paused now takes none. And
+# whoever takes charges holds this lock to the end, which whoever pauses waits for: once a pause is
+# acknowledged, no request is committed any more.
+HOLD_SWITCH = text("SELECT pg_advisory_xact_lock_shared(hashtext('autopay_scheduler.switches'))")
+TURN_SWITCH = text("SELECT pg_advisory_xact_lock(hashtext('autopay_scheduler.switches'))")
 CLAIM_DUE = text(
     _DUE
-    % """c.status IN ('announced', 'retrying') AND c.act_at <= :now
-      AND NOT EXISTS (SELECT FROM autopay_scheduler.switches s
-                      WHERE s.name = 'requests' AND s.is_paused)"""
+    % f"""c.status IN ('announced', 'retrying') AND c.act_at <= :now
+      AND NOT {_PAUSED}"""
 )
 CLAIM_HELD = text(_DUE % "c.status = 'held' AND c.act_at <= :now")
+# A bill that was cancelled, or is due on another day by now, asks for nothing here.
 OWED = text(
     """
-    SELECT r.id, a.balance_cents, coalesce(b.amount_cents, 0) AS statement_cents,
+    SELECT r.id, a.balance_cents, b.status = 'open' AS is_open,
+        b.status = 'open' AND b.due_date = r.due_date AS is_billed,
+        coalesce(b.amount_cents, 0) AS statement_cents,
         coalesce(a.paid_cents - b.paid_before_cents, 0) AS paid_since_cents,
         coalesce((
             SELECT sum(coalesce(o.paid_cents, o.requested_cents))
@@ -281,12 +292,11 @@ OWED = text(
               AND (o.status IN ('requested', 'pending')
                    OR (o.status = 'paid' AND o.posted_at IS NULL))
         ), 0)::bigint AS open_cents
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:accounts AS text[]), CAST(:references AS text[]))
-        AS r(id, account_id, bill_reference)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:accounts AS text[]), CAST(:references AS text[]),
+                CAST(:dues AS date[])) AS r(id, account_id, bill_reference, due_date)
     LEFT JOIN autopay_scheduler.accounts a ON a.account_id = r.account_id
     LEFT JOIN autopay_scheduler.bills b
       ON b.account_id = r.account_id AND b.bill_reference = r.bill_reference
-     AND b.status = 'open'
     """
 )
 ANNOUNCEMENTS_OF = text(
@@ -295,18 +305,23 @@ ANNOUNCEMENTS_OF = text(
     WHERE charge_id = ANY(CAST(:ids AS uuid[])) ORDER BY charge_id, version
     """
 )
+# While all is paused, only what is cancelled is stated again. What is with the bank is asked about
+# once a day: it stays there for days, and a million of them an hour would be a load of their own.
 CLAIM_UNHEARD = text(
     f"""
     WITH due AS MATERIALIZED (
         SELECT id FROM autopay_scheduler.charges
         WHERE status IN ('requested', 'pending') AND act_at <= :now
+          AND (cancelled_at IS NOT NULL OR NOT {_PAUSED})
         ORDER BY act_at LIMIT :limit FOR UPDATE SKIP LOCKED
     ), c AS (
         UPDATE autopay_scheduler.charges t SET
             restatements = t.restatements + 1,
-            act_at = CAST(:now AS timestamptz)
-                + least(:cap, :first * power(2, least(t.restatements, 20)))
-                  * interval '1 second'
+            act_at = CAST(:now AS timestamptz) + CASE WHEN t.status = 'pending'
+                THEN interval '1 day'
+                ELSE least(:cap, :first * power(2, least(t.restatements, 20)))
+                     * interval '1 second'
+                END
         WHERE t.id = ANY(ARRAY(SELECT id FROM due))
         RETURNING t.*
     )
@@ -314,23 +329,34 @@ CLAIM_UNHEARD = text(
     JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
     """  # noqa: S608
 )
+# Only the last announcement of what is still to be charged: who has cancelled, or was told of
+# another amount since, does not hear the old one again.
 CLAIM_UNNOTICED = text(
     f"""
     WITH due AS MATERIALIZED (
-        SELECT charge_id, version FROM autopay_scheduler.announcements
-        WHERE restate_at <= :now ORDER BY restate_at LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT a.charge_id, a.version, EXISTS (
+            SELECT FROM autopay_scheduler.charges c
+            WHERE c.id = a.charge_id AND c.status = 'announced'
+        ) AND NOT EXISTS (
+            SELECT FROM autopay_scheduler.announcements later
+            WHERE later.charge_id = a.charge_id AND later.version > a.version
+        ) AS is_current
+        FROM autopay_scheduler.announcements a
+        WHERE a.restate_at <= :now
+        ORDER BY a.restate_at LIMIT :limit FOR UPDATE OF a SKIP LOCKED
     ), n AS (
         UPDATE autopay_scheduler.announcements t SET
             restatements = t.restatements + 1,
-            restate_at = CAST(:now AS timestamptz)
+            restate_at = CASE WHEN due.is_current THEN CAST(:now AS timestamptz)
                 + least(:cap, :first * power(2, least(t.restatements, 20)))
-                  * interval '1 second'
+                  * interval '1 second' END
         FROM due WHERE t.charge_id = due.charge_id AND t.version = due.version
         RETURNING t.*
     )
     SELECT n.*, {_CHARGE}, {_ENROLMENT} FROM n
     JOIN autopay_scheduler.charges c ON c.id = n.charge_id
     JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
+    WHERE n.restate_at IS NOT NULL
     """  # noqa: S608
 )
 LOCK_ENROLMENTS_OF = text(
@@ -356,12 +382,10 @@ OPEN_OF_ENROLMENTS = text(
     ORDER BY c.id FOR UPDATE
     """
 )
-SAVE_CHARGES = insert_rows(
-    charges,
-    (*CHARGE_COLUMNS, "created_at"),
-    on_conflict="(id) DO UPDATE SET "
-    + ", ".join(f"{name} = EXCLUDED.{name}" for name in CHARGE_COLUMNS[3:]),
+ADD_CHARGES = insert_rows(
+    charges, (*NEW_CHARGE_COLUMNS, "created_at"), on_conflict="(id) DO NOTHING"
 )
+SAVE_CHARGES = update_rows(charges, key="id", columns=CHARGE_COLUMNS[3:])
 ADD_DECLINES = text(
     """
     UPDATE autopay_scheduler.charges c SET declines = string_to_array(r.declines, ' ')
@@ -388,8 +412,8 @@ FAILURES = text(
       ON f.charge_id = r.id AND f.decline = r.decline
     """
 )
-# A notice that cannot be delivered is looked at again at once: the customer is to hear of it
-# before the bill is due, where that can still be.
+# A notice that cannot be delivered, or was delivered late, is looked at again at once: where it
+# cannot be kept any more, the customer is to hear of it before the bill is due.
 NOTICE = text(
     """
     WITH n AS (
@@ -398,10 +422,11 @@ NOTICE = text(
         FROM unnest(CAST(:facts AS uuid[]), CAST(:statuses AS text[]),
                     CAST(:ats AS timestamptz[])) AS r(fact_id, status, at)
         WHERE t.fact_id = r.fact_id AND t.status <> 'sent' AND t.status <> r.status
-        RETURNING t.charge_id, t.status
+        RETURNING t.charge_id,
+            t.status <> 'sent' OR t.noticed_at > t.announced_at + interval '1 hour' AS is_news
     ), looked_at AS (
         UPDATE autopay_scheduler.charges c SET act_at = least(c.act_at, :now)
-        FROM n WHERE c.id = n.charge_id AND c.status = 'announced' AND n.status <> 'sent'
+        FROM n WHERE c.id = n.charge_id AND c.status = 'announced' AND n.is_news
     )
     SELECT count(*) FROM n
     """

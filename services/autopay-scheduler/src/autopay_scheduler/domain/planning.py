@@ -7,6 +7,7 @@ on two machines. A charge that intake was asked for is never planned again.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from uuid import UUID
 
 from autopay_scheduler.domain.amounts import Charge, Hold, Owed, Skip, Verdict, judge
@@ -123,7 +124,7 @@ def _planned(
 ) -> ChargeRecord:
     rule = situation.enrolment.rule
     planned_on = known.planned_on if known else today
-    chosen_on = charge_day(
+    chosen_on = _charge_day(
         charge_on=rule.charge_on,
         days_before=rule.days_before,
         day_of_month=rule.day_of_month,
@@ -131,21 +132,15 @@ def _planned(
         not_before=planned_on,
         calendar=city.calendar,
     )
+    if known is None:
+        verdict = _verdict(bill, situation, open_cents, chosen_on, city)
+        is_late = today > chosen_on + timedelta(days=city.late_grace_days)
+        if isinstance(verdict, Charge) and not is_late:
+            # By far the usual case: written in one go.
+            return _new(key, bill, situation, chosen_on, verdict.amount_cents, today, now)
     same_day = known is not None and known.chosen_on == chosen_on
     charge_on = known.charge_on if known is not None and same_day else chosen_on
-    base = known or ChargeRecord(
-        id=key,
-        enrolment_id=situation.enrolment.id,
-        account_id=situation.account_id,
-        bill_reference=bill.bill_reference,
-        due_date=bill.due_date,
-        planned_on=planned_on,
-        chosen_on=chosen_on,
-        charge_on=charge_on,
-        amount_cents=0,
-        currency=bill.currency,
-        status=Status.PLANNED,
-    )
+    base = known or _new(key, bill, situation, chosen_on, 0, today, now)
     if known is None and today > chosen_on + timedelta(days=city.late_grace_days):
         return _ended(base, Status.MISSED, "late", now)
     match _verdict(bill, situation, open_cents, charge_on, city):
@@ -185,6 +180,35 @@ def _planned(
                 act_at=now,
                 closed_at=None,
             )
+
+
+_charge_day = lru_cache(maxsize=4096)(charge_day)
+"""A million bills are due on few days and charged by few rules."""
+
+
+def _new(
+    key: UUID,
+    bill: BillState,
+    situation: Situation,
+    day: date,
+    amount_cents: int,
+    today: date,
+    now: datetime,
+) -> ChargeRecord:
+    return ChargeRecord(
+        id=key,
+        enrolment_id=situation.enrolment.id,
+        account_id=situation.account_id,
+        bill_reference=bill.bill_reference,
+        due_date=bill.due_date,
+        planned_on=today,
+        chosen_on=day,
+        charge_on=day,
+        amount_cents=amount_cents,
+        currency=bill.currency,
+        status=Status.PLANNED,
+        act_at=now,
+    )
 
 
 def _verdict(

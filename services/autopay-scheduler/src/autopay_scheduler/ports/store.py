@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from autopay_scheduler.domain.amounts import Owed
@@ -15,6 +15,9 @@ from autopay_scheduler.domain.planning import ChargeRecord, Situation
 from shared.contracts.wire import OutboundRecord
 from shared.errors import TransientError
 from shared.outbox.table import OutboxRow
+
+
+Unbilled = Literal["bill_cancelled", "due_date_changed"]
 
 
 class ConcurrentWordError(TransientError):
@@ -45,8 +48,10 @@ class DueCharge:
     announcements: Sequence[Announcement]
     owed: Owed
     has_old_draft: bool
+    unbilled: Unbilled | None
+    """Why no bill asks for it any more, where none does."""
     is_undeliverable: bool
-    """Whether the last notice cannot be delivered."""
+    """Whether no notice that counts can be delivered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,13 +186,19 @@ class UnitOfWork(Protocol):
     async def claim_unheard(
         self, *, now: datetime, limit: int, first_seconds: float, cap_seconds: float
     ) -> Sequence[tuple[ChargeRecord, EnrolmentRecord]]:
-        """Return requests of which nothing was heard for too long; put off their next time."""
+        """Return requests of which nothing was heard for too long; put off their next time.
+
+        While all are paused, only those that are cancelled.
+        """
         ...
 
     async def claim_unnoticed(
         self, *, now: datetime, limit: int, first_seconds: float, cap_seconds: float
     ) -> Sequence[StaleAnnouncement]:
-        """Return announcements of which nothing was heard; put off their next time."""
+        """Return announcements of which nothing was heard; put off their next time.
+
+        Only the last one of a charge that is still to be made.
+        """
         ...
 
     async def lock_charges(
@@ -200,8 +211,12 @@ class UnitOfWork(Protocol):
         """Return, locked, what of these enrolments has not ended."""
         ...
 
-    async def save_charges(self, records: Sequence[ChargeRecord], *, now: datetime) -> None:
-        """Write them, new or changed."""
+    async def add_charges(self, records: Sequence[ChargeRecord], *, now: datetime) -> None:
+        """Insert charges that are new; one that is there already stays as it is."""
+        ...
+
+    async def save_charges(self, records: Sequence[ChargeRecord]) -> None:
+        """Write changed charges, which this transaction has locked."""
         ...
 
     async def note_posted(self, payment_ids: Sequence[UUID]) -> None:

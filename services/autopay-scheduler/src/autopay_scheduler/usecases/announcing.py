@@ -59,7 +59,7 @@ class AnnounceCharges:
                 if fact is not None:
                     stated.append(fact)
             if planned:
-                await unit.save_charges(changed, now=now)
+                await unit.save_charges(changed)
                 await unit.announce_charges(told)
                 await unit.state([facts.recorded(fact) for fact in stated])
         for record in changed:

@@ -48,7 +48,7 @@ async def stop(
         else:
             continue
         changed.append(charge)
-    await unit.save_charges(changed, now=now)
+    await unit.save_charges(changed)
     await unit.state([facts.recorded(fact) for fact in stated])
     return ended
 

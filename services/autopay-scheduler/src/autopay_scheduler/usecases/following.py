@@ -189,7 +189,7 @@ class _Following:
     async def _write(self) -> None:
         unit = self._unit
         if self.changed:
-            await unit.save_charges(list(self.changed.values()), now=self._now)
+            await unit.save_charges(list(self.changed.values()))
             await unit.note_posted(
                 [each.payment_id for each in self.changed.values() if each.payment_id]
             )

@@ -1,5 +1,6 @@
 """Planning: what bills, enrolments and payments make of charges."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ class PlanningMetrics(Protocol):
     """What is counted of plans."""
 
     def planned(self, *, accounts: int) -> None: ...
-    def charge(self, *, status: str, reason: str) -> None: ...
+    def charge(self, *, status: str, reason: str, count: int = 1) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +36,22 @@ class PlanCharges:
             taken, situations = await unit.claim_plans(
                 now=now, today=self.city.calendar.today(now=now), limit=limit
             )
+            new: list[ChargeRecord] = []
             changed: list[ChargeRecord] = []
             stated: list[Fact] = []
             for situation in situations:
                 records = plan(situation, now=now, city=self.city)
-                changed.extend(records)
+                for record in records:
+                    (changed if record.id in situation.charges else new).append(record)
                 stated.extend(_stated(records, situation, now))
-            if changed:
-                await unit.save_charges(changed, now=now)
+            await unit.add_charges(new, now=now)
+            await unit.save_charges(changed)
             if stated:
                 await unit.state([facts.recorded(fact) for fact in stated])
         self.metrics.planned(accounts=taken)
-        for record in changed:
-            self.metrics.charge(status=record.status, reason=reason_label(record))
+        counted = Counter((record.status, reason_label(record)) for record in (*new, *changed))
+        for (status, reason), count in counted.items():
+            self.metrics.charge(status=status, reason=reason, count=count)
         return taken
 
 

@@ -69,7 +69,7 @@ class RequestCharges:
                 if fact is not None:
                     stated.append(fact)
             if due:
-                await unit.save_charges(changed, now=now)
+                await unit.save_charges(changed)
                 await unit.state([facts.recorded(fact) for fact in stated])
         for each, record in zip(due, changed, strict=True):
             self._count(each, record, now)
@@ -222,7 +222,7 @@ class CloseHeld:
             held = await unit.claim_held(now=now, limit=limit)
             ended = [self._end(each, now) for each in held]
             if held:
-                await unit.save_charges([record for record, _ in ended], now=now)
+                await unit.save_charges([record for record, _ in ended])
                 await unit.state([facts.recorded(fact) for _, fact in ended])
         for record, _ in ended:
             self.metrics.charge(status=record.status, reason=reason_label(record))
