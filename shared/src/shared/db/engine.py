@@ -89,6 +89,14 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
+async def driver_session(connection: AsyncConnection) -> Any:
+    """Return asyncpg's own session, inside the transaction that a first statement has opened.
+
+    For bulk work alone: it reads a row in a tenth of the time that SQLAlchemy takes, and can COPY.
+    """
+    return (await connection.get_raw_connection()).driver_connection
+
+
 @asynccontextmanager
 async def database_errors() -> AsyncIterator[None]:
     """Turn what the driver and the pool raise for an unreachable database into our error."""
@@ -100,6 +108,11 @@ async def database_errors() -> AsyncIterator[None]:
         if _is_retryable(error):
             raise DatabaseUnavailableError(_describe(error)) from error
         raise
+    except asyncpg.PostgresError as error:
+        # From the driver's own session.
+        if _is_retryable_code(error.sqlstate):
+            raise DatabaseUnavailableError(f"{error.sqlstate}: {type(error).__name__}") from error
+        raise
     except (OSError, TimeoutError, asyncpg.InternalClientError) as error:
         # asyncpg raises the last one when a session was ended between two statements.
         raise DatabaseUnavailableError(str(error) or type(error).__name__) from error
@@ -108,7 +121,10 @@ async def database_errors() -> AsyncIterator[None]:
 def _is_retryable(error: DBAPIError) -> bool:
     if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
         return True
-    code = getattr(error.orig, "sqlstate", None)
+    return _is_retryable_code(getattr(error.orig, "sqlstate", None))
+
+
+def _is_retryable_code(code: object) -> bool:
     return isinstance(code, str) and (code[:2] in _RETRYABLE_CLASSES or code in _RETRYABLE_CODES)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
-from itertools import groupby
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -17,6 +16,7 @@ from autopay_scheduler.adapters.rows import (
     ANNOUNCEMENT_COLUMNS,
     ENROLMENT_COLUMNS,
     EVIDENCE_COLUMNS,
+    NEW_CHARGE_COLUMNS,
     announcement,
     announcement_row,
     charge_arrays,
@@ -25,6 +25,7 @@ from autopay_scheduler.adapters.rows import (
     enrolment_record,
     enrolment_row,
     evidence_row,
+    new_charge_values,
 )
 from autopay_scheduler.adapters.tables import audit_entries
 from autopay_scheduler.domain.amounts import Owed
@@ -47,6 +48,7 @@ from autopay_scheduler.ports.store import (
 )
 from shared.contracts.wire import OutboundRecord
 from shared.db.bulk import arrays
+from shared.db.engine import driver_session
 from shared.outbox.table import Outbox, OutboxRow
 
 PLANNED_BACK_DAYS = 60
@@ -283,24 +285,21 @@ class SqlUnitOfWork:
         accounts = sorted(claimed.scalars())
         if not accounts:
             return 0, []
-        asked = {
-            "accounts": accounts,
-            "horizon": today - timedelta(days=PLANNED_BACK_DAYS),
-        }
-        found = (await self._connection.execute(statements.SITUATIONS, asked)).all()
-        enrolled = sorted({row.e_account_id for row in found})
-        if not enrolled:
+        horizon = today - timedelta(days=PLANNED_BACK_DAYS)
+        session = await driver_session(self._connection)
+        found: dict[str, list[Sequence[Any]]] = {}
+        for values in await session.fetch(statements.SITUATIONS, accounts, horizon):
+            found.setdefault(values[1], []).append(values)
+        if not found:
             return len(accounts), []
-        asked["accounts"] = enrolled
         held: dict[str, list[Row[Any]]] = {}
+        asked = {"accounts": sorted(found), "horizon": horizon}
         for row in await self._connection.execute(statements.OPEN_OF_ACCOUNTS, asked):
             held.setdefault(row.account_id, []).append(row)
-        drafts = await self._drafts(enrolled)
+        drafts = await self._drafts(sorted(found))
         return len(accounts), [
-            _situation(list(rows), held.get(account_id, []), drafts.get(account_id, ()), self)
-            for account_id, rows in groupby(
-                sorted(found, key=lambda row: row.e_account_id), key=lambda row: row.e_account_id
-            )
+            _situation(rows, held.get(account_id, []), drafts.get(account_id, ()), self)
+            for account_id, rows in found.items()
         ]
 
     def day_of(self, instant: datetime) -> date:
@@ -387,16 +386,20 @@ class SqlUnitOfWork:
 
     async def add_charges(self, records: Sequence[ChargeRecord], *, now: datetime) -> None:
         if records:
-            values = charge_arrays(records, is_new=True)
-            values["created_at"] = [now] * len(records)
-            await self._connection.execute(statements.ADD_CHARGES, values)
+            session = await driver_session(self._connection)
+            # A new charge cannot be there already: its account was taken off the queue, and all
+            # of its charges were locked, by this transaction. If it were, nothing is written.
+            await session.copy_records_to_table(
+                "charges",
+                schema_name="autopay_scheduler",
+                columns=(*NEW_CHARGE_COLUMNS, "created_at"),
+                records=new_charge_values(records, now=now),
+            )
 
     async def save_charges(self, records: Sequence[ChargeRecord]) -> None:
         if not records:
             return
-        await self._connection.execute(
-            statements.SAVE_CHARGES, charge_arrays(records, is_new=False)
-        )
+        await self._connection.execute(statements.SAVE_CHARGES, charge_arrays(records))
         declined = [record for record in records if record.declines]
         if declined:
             await self._connection.execute(
@@ -599,43 +602,46 @@ async def _drafted(
     }
 
 
+_ENROLMENT_WIDTH = len(ENROLMENT_COLUMNS)
+
+
 def _situation(
-    rows: Sequence[Row[Any]],
+    rows: Sequence[Sequence[Any]],
     held: Sequence[Row[Any]],
     drafts: Iterable[OldDraft],
     unit: SqlUnitOfWork,
 ) -> Situation:
-    first = rows[0]
-    record = enrolment_of(first[: len(ENROLMENT_COLUMNS)])
+    enrolment_values, owed = rows[0][:_ENROLMENT_WIDTH], rows[0][_ENROLMENT_WIDTH:]
+    record = enrolment_of(enrolment_values)
     assert record.enrolment is not None
-    paid_cents = first.paid_cents or 0
+    balance_cents, paid_cents = owed[0], owed[1] or 0
+    bills = [values[_ENROLMENT_WIDTH + 2 :] for values in rows]
     drafts = list(drafts)
-    due_dates = [row.due_date for row in rows if row.bill_reference is not None]
+    due_dates = [due_date for reference, due_date, *_ in bills if reference is not None]
     return Situation(
         account_id=record.account_id,
         enrolment=record.enrolment,
         taken_on=unit.day_of(record.taken_at),
         bills=[
             BillState(
-                bill_reference=row.bill_reference,
-                due_date=row.due_date,
-                statement_cents=row.amount_cents,
-                paid_since_cents=paid_cents - row.paid_before_cents,
-                currency=row.currency,
-                stated_at=row.stated_at,
+                bill_reference=reference,
+                due_date=due_date,
+                statement_cents=amount_cents,
+                paid_since_cents=paid_cents - paid_before_cents,
+                currency=currency,
                 has_old_draft=bool(drafts)
                 and has_old_draft(
-                    row.due_date,
+                    due_date,
                     drafts=drafts,
                     due_dates=due_dates,
                     late_grace_days=unit.late_grace_days,
                 ),
             )
-            for row in rows
-            if row.bill_reference is not None
+            for reference, due_date, amount_cents, paid_before_cents, currency in bills
+            if reference is not None
         ],
         charges={row.id: charge_record(row) for row in held},
-        balance_cents=first.balance_cents,
+        balance_cents=balance_cents,
         open_cents=sum(
             row.paid_cents or row.requested_cents or 0 for row in held if _is_under_way(row)
         ),

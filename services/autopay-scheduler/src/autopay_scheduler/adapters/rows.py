@@ -1,6 +1,6 @@
 """Rows of the tables, and what they stand for in the domain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -236,11 +236,17 @@ _charge_values = attrgetter(*CHARGE_COLUMNS)
 _new_charge_values = attrgetter(*NEW_CHARGE_COLUMNS)
 
 
-def charge_arrays(records: Sequence[ChargeRecord], *, is_new: bool) -> dict[str, Sequence[Any]]:
-    """Return charges as one array a column: of all of them, or of those that a new one has."""
-    columns = NEW_CHARGE_COLUMNS if is_new else CHARGE_COLUMNS
-    values = _new_charge_values if is_new else _charge_values
-    return dict(zip(columns, zip(*map(values, records), strict=True), strict=True))
+def charge_arrays(records: Sequence[ChargeRecord]) -> dict[str, Sequence[Any]]:
+    """Return charges as one array a column."""
+    columns = zip(*map(_charge_values, records), strict=True)
+    return dict(zip(CHARGE_COLUMNS, columns, strict=True))
+
+
+def new_charge_values(
+    records: Iterable[ChargeRecord], *, now: datetime
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of `NEW_CHARGE_COLUMNS`, and when the charge was planned."""
+    return ((*_new_charge_values(record), now) for record in records)
 
 
 def charge_record(row: Row[Any], prefix: str = "") -> ChargeRecord:

@@ -10,7 +10,6 @@ from autopay_scheduler.adapters.rows import (
     CHARGE_COLUMNS,
     ENROLMENT_COLUMNS,
     EVIDENCE_COLUMNS,
-    NEW_CHARGE_COLUMNS,
     prefixed,
 )
 from autopay_scheduler.adapters.tables import (
@@ -222,18 +221,17 @@ CLAIM_PLANS = text(
     )) RETURNING account_id
     """
 )
-SITUATIONS = text(
-    f"""
+# For the driver's own session: read by position, one row for each bill of each account.
+SITUATIONS = f"""
     SELECT {_ENROLMENT}, a.balance_cents, a.paid_cents, b.bill_reference, b.due_date,
-        b.amount_cents, b.paid_before_cents, b.currency, b.stated_at
-    FROM unnest(CAST(:accounts AS text[])) AS r(account_id)
+        b.amount_cents, b.paid_before_cents, b.currency
+    FROM unnest($1::text[]) AS r(account_id)
     JOIN autopay_scheduler.enrolments e
       ON e.account_id = r.account_id AND e.status IN ('active', 'paused')
     LEFT JOIN autopay_scheduler.accounts a ON a.account_id = r.account_id
     LEFT JOIN autopay_scheduler.bills b
-      ON b.account_id = r.account_id AND b.status = 'open' AND b.due_date >= :horizon
-    """  # noqa: S608
-)
+      ON b.account_id = r.account_id AND b.status = 'open' AND b.due_date >= $2::date
+"""  # noqa: S608
 OPEN_OF_ACCOUNTS = text(
     """
     SELECT c.* FROM autopay_scheduler.charges c
@@ -381,9 +379,6 @@ OPEN_OF_ENROLMENTS = text(
       AND c.enrolment_id = ANY(CAST(:ids AS uuid[])) AND c.act_at IS NOT NULL
     ORDER BY c.id FOR UPDATE
     """
-)
-ADD_CHARGES = insert_rows(
-    charges, (*NEW_CHARGE_COLUMNS, "created_at"), on_conflict="(id) DO NOTHING"
 )
 SAVE_CHARGES = update_rows(charges, key="id", columns=CHARGE_COLUMNS[3:])
 ADD_DECLINES = text(
