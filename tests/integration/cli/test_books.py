@@ -20,7 +20,7 @@ from paypost.verify.pending import read_pending, wait_until_settled
 from paypost.verify.world import open_books, read_extras, read_mails
 from shared.db.migrations import migrate
 
-SERVICES = ("payment_intake", "cis_poster", "notifier")
+SERVICES = ("payment_intake", "cis_poster", "autopay_scheduler", "notifier")
 AT = datetime(2025, 3, 14, 18, 0, tzinfo=UTC)
 
 # Payment n: 10.00 dollars and n cents for account A, posted as entry n, told by notice and mail n.
@@ -232,7 +232,12 @@ class TestReadExtras:
             " VALUES ('postings.v1', 'A', '{}', '[]')"
         )
         extras = await read_extras(connection=books.connection)
-        assert extras.outboxes == {"payment_intake": 0, "cis_poster": 1, "notifier": 0}
+        assert extras.outboxes == {
+            "payment_intake": 0,
+            "cis_poster": 1,
+            "autopay_scheduler": 0,
+            "notifier": 0,
+        }
 
 
 class TestFindPayment:

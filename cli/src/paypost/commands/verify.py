@@ -43,8 +43,10 @@ def verify_command(
     """Hold every book against every other: lost, twice and invented must be 0, to the cent.
 
     Compares what payment-intake accepted, cis-poster posted, the CIS has in its ledger and in its
-    journal, notifier told and the mail server took. Exit code 1 if anything differs; every
-    difference is named. On a stack that is at work, give --wait.
+    journal, notifier told and the mail server took. Of autopay it holds what autopay-scheduler
+    says of each due date against the customer's notices, payment-intake's charge and the
+    processor's own book: each due enrolment is charged once, or there is a reason. Exit code 1 if
+    anything differs; every difference is named. On a stack that is at work, give --wait.
     """
     places = Places.of(state=load_state(stack), database_url=database_url)
     with err.status("Comparing the books …"):
@@ -70,6 +72,7 @@ def render(*, report: Report) -> RenderableType:
                 numbers=("count",),
             )
         )
+    parts.append(_autopay(report))
     notices = ", ".join(f"{count} {what}" for what, count in sorted(report.tally.notices.items()))
     parts.append(
         Text(
@@ -106,6 +109,27 @@ def _books(report: Report) -> RenderableType:
         columns=("kind", "currency", *BOOKS),
         rows=rows,
         numbers=BOOKS,
+    )
+
+
+def _autopay(report: Report) -> RenderableType:
+    tally = report.autopay
+    if not tally.has_traffic:
+        return Text("Autopay: nothing of it has happened here.")
+    books = "; ".join(
+        f"{book} {found.count:,} / {found.cents / 100:,.2f} {currency}"
+        for (book, currency), found in sorted(tally.sums.items())
+    )
+    rows = [(outcome, count) for outcome, count in sorted(tally.outcomes.items())]
+    rows += [(f"waits: {why}", count) for why, count in sorted(tally.held.items())]
+    return Group(
+        table_of(
+            title="Autopay: each due date charged once, or its reason",
+            columns=("what became of it", "count"),
+            rows=rows,
+            numbers=("count",),
+        ),
+        Text(f"Due dates past: {tally.due_dates:,}. Books (count / sum): {books or 'empty'}."),
     )
 
 

@@ -7,15 +7,14 @@ held. So the memory needed does not grow with the number of payments.
 from __future__ import annotations
 
 import collections
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol
 from uuid import UUID
 
+from paypost.verify.align import Stream, aligned
 from paypost.verify.rows import Entry, Mail, Movement, Notice, Posting, Reference
-
-Row = TypeVar("Row")
 
 SETTLED_NOTICES = frozenset({"sent", "skipped", "failed"})
 HELD_STATUSES = frozenset({"suspended", "conflicted", "returned", "waiting"})
@@ -56,6 +55,22 @@ class Fault(StrEnum):
     MAIL_INVENTED = "mail_invented"
     DEAD_LETTERS = "dead_letters"
     OUTBOX = "outbox"
+    CHARGED_TWICE = "charged_twice"
+    """Autopay: the processor took the money of one due date more than once."""
+    CHARGED_ANYWAY = "charged_anyway"
+    """Autopay: charged and not given back, though the scheduler says that it is not charged."""
+    CHARGED_AFTER_CANCELLATION = "charged_after_cancellation"
+    """Autopay: charged after the customer's word that ended it, and not given back."""
+    NOT_CHARGED = "not_charged"
+    """Autopay: said to be charged, and the processor took nothing."""
+    NOT_REFUNDED = "not_refunded"
+    """Autopay: said or owed to be given back, and the processor still has it."""
+    ABOVE_ANNOUNCEMENT = "above_announcement"
+    """Autopay: more was charged than the customer was told."""
+    NOTICE_TOO_SHORT = "notice_too_short"
+    """Autopay: charged before the days of its notice were over."""
+    UNEXPLAINED = "unexplained"
+    """Autopay: a bill's due date has passed with neither a charge nor a reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +146,7 @@ class Books(Protocol):
         ...
 
     def decline_notices(self) -> AsyncIterable[Notice]:
-        """By payment."""
+        """By payment; those of autopay's declines, too, but for debits returned after posting."""
         ...
 
     def notices(self) -> AsyncIterable[Notice]:
@@ -141,45 +156,6 @@ class Books(Protocol):
     def mails(self) -> AsyncIterable[Mail]:
         """By notice."""
         ...
-
-
-class _Stream(Generic[Row]):
-    """A stream of which the next key can be seen and all rows of a key be taken."""
-
-    def __init__(self, rows: AsyncIterable[Row], key: Callable[[Row], Any]) -> None:
-        self._rows = aiter(rows)
-        self._key = key
-        self._next: Row | None = None
-        self.key: Any = None
-        self.ended = False
-
-    async def start(self) -> None:
-        await self._step()
-
-    async def take(self, key: Any) -> list[Row]:
-        taken = []
-        while not self.ended and self.key == key:
-            assert self._next is not None
-            taken.append(self._next)
-            await self._step()
-        return taken
-
-    async def _step(self) -> None:
-        try:
-            self._next = await anext(self._rows)
-        except StopAsyncIteration:
-            self.ended = True
-            return
-        self.key = self._key(self._next)
-
-
-async def _aligned(*streams: _Stream[Any]) -> AsyncIterator[tuple[Any, list[list[Any]]]]:
-    """Yield every key that any stream has, with the rows that each has under it."""
-    for stream in streams:
-        await stream.start()
-    while open_streams := [stream for stream in streams if not stream.ended]:
-        key = min(stream.key for stream in open_streams)
-        yield key, [await stream.take(key) for stream in streams]
 
 
 async def compare(*, books: Books, tally: Tally) -> AsyncIterator[Difference]:
@@ -200,11 +176,11 @@ async def compare(*, books: Books, tally: Tally) -> AsyncIterator[Difference]:
 
 
 async def _compare_effects(books: Books, tally: Tally) -> AsyncIterator[Difference]:
-    async for key, (movements, postings, entries, notices) in _aligned(
-        _Stream(books.movements(), lambda row: row.id),
-        _Stream(books.postings(), lambda row: row.id),
-        _Stream(books.ledger_by_key(), lambda row: row.key),
-        _Stream(books.notices_by_posting(), lambda row: row.posting_key),
+    async for key, (movements, postings, entries, notices) in aligned(
+        Stream(books.movements(), lambda row: row.id),
+        Stream(books.postings(), lambda row: row.id),
+        Stream(books.ledger_by_key(), lambda row: row.key),
+        Stream(books.notices_by_posting(), lambda row: row.posting_key),
     ):
         _count_effects(tally, movements, postings, entries, notices)
         movement = movements[0] if movements else None
@@ -245,7 +221,7 @@ def _count_effects(
                 "told",
                 kind=kinds[notice.kind],
                 currency=notice.currency,
-                cents=notice.amount_cents,
+                cents=notice.amount_cents or 0,
             )
 
 
@@ -432,9 +408,9 @@ async def _compare_journal(books: Books, tally: Tally) -> AsyncIterator[Differen
                     )
                 )
 
-    async for sequence, (ledger, journal) in _aligned(
-        _Stream(books.ledger_by_sequence(), lambda row: row.sequence),
-        _Stream(increasing(), lambda row: row.sequence),
+    async for sequence, (ledger, journal) in aligned(
+        Stream(books.ledger_by_sequence(), lambda row: row.sequence),
+        Stream(increasing(), lambda row: row.sequence),
     ):
         if ledger != journal:
             key = (ledger or journal)[0].key
@@ -466,8 +442,8 @@ async def _check_order(books: Books) -> AsyncIterator[Difference]:
 
 
 async def _check_references(books: Books) -> AsyncIterator[Difference]:
-    async for (processor, reference), (rows,) in _aligned(
-        _Stream(books.posted_references(), lambda row: (row.processor, row.reference))
+    async for (processor, reference), (rows,) in aligned(
+        Stream(books.posted_references(), lambda row: (row.processor, row.reference))
     ):
         if len(rows) > 1:
             ids = ", ".join(str(row.posting_id) for row in rows)
@@ -479,13 +455,14 @@ async def _check_references(books: Books) -> AsyncIterator[Difference]:
 
 
 async def _compare_declines(books: Books, tally: Tally) -> AsyncIterator[Difference]:
-    async for payment_id, (declines, notices) in _aligned(
-        _Stream(books.declines(), lambda row: row.payment_id),
-        _Stream(books.decline_notices(), lambda row: row.payment_id),
+    async for payment_id, (declines, notices) in aligned(
+        Stream(books.declines(), lambda row: row.payment_id),
+        Stream(books.decline_notices(), lambda row: row.payment_id),
     ):
         settled = [notice for notice in notices if notice.status in SETTLED_NOTICES]
         for notice in settled:
-            tally.add("told", kind="decline", currency=notice.currency, cents=notice.amount_cents)
+            cents = notice.amount_cents or 0
+            tally.add("told", kind="decline", currency=notice.currency, cents=cents)
         if len(notices) > len(declines):
             fault = Fault.TOLD_TWICE if declines else Fault.INVENTED
         elif len(settled) < len(declines):
@@ -501,9 +478,9 @@ async def _compare_declines(books: Books, tally: Tally) -> AsyncIterator[Differe
 
 
 async def _compare_mails(books: Books, tally: Tally) -> AsyncIterator[Difference]:
-    async for notice_id, (notices, mails) in _aligned(
-        _Stream(books.notices(), lambda row: row.id),
-        _Stream(books.mails(), lambda row: row.notice_id),
+    async for notice_id, (notices, mails) in aligned(
+        Stream(books.notices(), lambda row: row.id),
+        Stream(books.mails(), lambda row: row.notice_id),
     ):
         tally.mails += len(mails)
         tally.mails_repeated += max(0, len(mails) - 1)
@@ -517,16 +494,21 @@ async def _compare_mails(books: Books, tally: Tally) -> AsyncIterator[Difference
             yield Difference(
                 fault=Fault.MAIL_INVENTED,
                 key=str(notice_id),
-                payment_id=None if notice is None else str(notice.payment_id),
+                payment_id=_payment_told(notice),
                 detail=f"mail {mails[0].number}: {why}",
             )
         elif notice.status == "sent" and not mails:
             yield Difference(
                 fault=Fault.MAIL_MISSING,
                 key=str(notice_id),
-                payment_id=str(notice.payment_id),
+                payment_id=_payment_told(notice),
                 detail=f"{notice.kind!r} is said to be sent, and the mail server never had it",
             )
+
+
+def _payment_told(notice: Notice | None) -> str | None:
+    """Of which payment a notice tells; of none where it is about autopay."""
+    return None if notice is None or notice.payment_id is None else str(notice.payment_id)
 
 
 def _outcome(notice: Notice) -> str:

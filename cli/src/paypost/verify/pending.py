@@ -9,6 +9,10 @@ from typing import Any
 
 import asyncpg
 
+_HAS_AUTOPAY = """
+SELECT to_regclass('autopay_scheduler.charges') IS NOT NULL
+    AND to_regclass('payment_intake.charges') IS NOT NULL
+"""
 # Each count goes through a partial index that holds only what is unfinished.
 _PENDING = """
 SELECT
@@ -24,6 +28,31 @@ SELECT
     (SELECT count(*) FROM cis_poster.postings p
         JOIN payment_intake.movements m ON m.id = p.id
         WHERE p.status IN ('suspended', 'conflicted') AND m.status = 'announced') AS unheard
+"""
+# While an operator has paused it, nothing is asked for, and what was asked for waits at rest.
+_AUTOPAY_PENDING = """
+WITH paused AS MATERIALIZED (
+    SELECT
+        EXISTS (SELECT FROM autopay_scheduler.switches
+                WHERE name = 'requests' AND is_paused) AS asking,
+        EXISTS (SELECT FROM payment_intake.switches
+                WHERE name = 'charges' AND is_paused) AS charging
+)
+SELECT
+    (SELECT count(*) FROM autopay_scheduler.outbox) AS outboxes,
+    (SELECT count(*) FROM autopay_scheduler.plans_due WHERE due_at <= now())
+        + (SELECT count(*) FROM autopay_scheduler.charges
+            WHERE status = 'planned' AND act_at <= now()) AS plans,
+    (SELECT count(*) FROM autopay_scheduler.announcements
+        WHERE restate_at IS NOT NULL) AS announcements,
+    (SELECT count(*) FROM autopay_scheduler.charges, paused
+        WHERE status IN ('announced', 'retrying') AND act_at <= now() AND NOT asking)
+        + (SELECT count(*) FROM autopay_scheduler.charges c, paused
+            WHERE c.status = 'requested' AND NOT (charging AND EXISTS (
+                SELECT FROM payment_intake.charges i WHERE i.id = c.id AND i.status = 'due')))
+        + (SELECT count(*) FROM payment_intake.charges, paused
+            WHERE status IN ('due', 'charging', 'unknown', 'refund_due', 'refunding')
+              AND NOT (charging AND status = 'due')) AS charges
 """
 
 
@@ -41,23 +70,41 @@ class Pending:
     notices: int
     unheard: int
     """Suspended at the poster, which intake has not heard of."""
+    plans: int = 0
+    """Accounts to be planned by autopay, and charges to be announced."""
+    announcements: int = 0
+    """Announcements of which nobody has said yet that the customer was told."""
+    charges: int = 0
+    """Charges of autopay that are due now, asked for, in hand, or being given back; a debit that
+    the bank has is at rest until its day comes."""
 
     @property
     def total(self) -> int:
         """How much is on its way; what waits for a payment or a person is not."""
         unposted = max(0, self.movements - self.waiting)
-        return self.outboxes + unposted + self.postings + self.notices + self.unheard
+        autopay = self.plans + self.announcements + self.charges
+        return self.outboxes + unposted + self.postings + self.notices + self.unheard + autopay
 
     def as_json(self) -> dict[str, Any]:
         """All counts by name."""
         return asdict(self) | {"total": self.total}
 
 
+async def has_autopay(*, connection: asyncpg.Connection[Any]) -> bool:
+    """Whether the tables of autopay are here: a stack may have been made without it."""
+    return bool(await connection.fetchval(_HAS_AUTOPAY))
+
+
 async def read_pending(*, connection: asyncpg.Connection[Any]) -> Pending:
     """Count what is on its way now."""
     row = await connection.fetchrow(_PENDING)
     assert row is not None
-    return Pending(**dict(row))
+    found = dict(row)
+    if await has_autopay(connection=connection):
+        autopay = await connection.fetchrow(_AUTOPAY_PENDING)
+        assert autopay is not None
+        found |= dict(autopay) | {"outboxes": row["outboxes"] + autopay["outboxes"]}
+    return Pending(**found)
 
 
 async def wait_until_settled(

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import collections
 import time
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import aiohttp
 import asyncpg
 
 from paypost.dead.letters import count_dead_letters
+from paypost.stack.local import CITY_TIME_ZONE
 from paypost.stack.state import StackState
+from paypost.verify.autopay import AutopayTally, Terms, compare_autopay
+from paypost.verify.autopay_world import DatabaseAutopayBooks
 from paypost.verify.compare import Difference, Fault, Tally, compare
-from paypost.verify.pending import Pending, read_pending, wait_until_settled
-from paypost.verify.world import Extras, open_books, read_extras
+from paypost.verify.pending import Pending, has_autopay, read_pending, wait_until_settled
+from paypost.verify.world import DatabaseBooks, Extras, open_books, read_extras
 
 DIFFERENCES_KEPT_MAX = 500
 """Of each fault; all are counted."""
@@ -31,6 +36,12 @@ class Places:
     kafka_bootstrap: str
     cis_url: str
     cis_api_key: str
+    charges_journal_path: Path | None = None
+    """The processor's own book; without one nothing was ever charged by autopay."""
+    zone: ZoneInfo = field(default_factory=lambda: ZoneInfo(CITY_TIME_ZONE))
+    """The city's."""
+    terms: Terms = field(default_factory=Terms)
+    """The city's rules of autopay."""
 
     @classmethod
     def of(cls, *, state: StackState, database_url: str | None = None) -> Places:
@@ -42,6 +53,7 @@ class Places:
             kafka_bootstrap=state.kafka_bootstrap,
             cis_url=state.http_urls["cis"],
             cis_api_key=state.secrets.cis_api_key,
+            charges_journal_path=state.charges_journal_path,
         )
 
 
@@ -53,6 +65,7 @@ class Report:
         differences: the first of each fault.
         counts: how many of each fault there are in all.
         tally: what was counted on the way.
+        autopay: what was counted of autopay.
         extras: outboxes, evidence and alarms.
         dead_letters: by dead-letter topic.
         pending: what was on its way at the end of the wait.
@@ -63,6 +76,7 @@ class Report:
     differences: tuple[Difference, ...]
     counts: dict[Fault, int]
     tally: Tally
+    autopay: AutopayTally
     extras: Extras
     dead_letters: dict[str, int]
     pending: Pending
@@ -110,6 +124,7 @@ class Report:
                 }
                 for (book, kind, currency), found in sorted(self.tally.sums.items())
             ],
+            "autopay": self.autopay.as_json(),
             "held": dict(self.tally.held),
             "notices": dict(self.tally.notices),
             "mails": self.tally.mails,
@@ -144,6 +159,7 @@ async def verify(*, places: Places, wait_seconds: float = 0.0, expect_dead: int 
         kept: list[Difference] = []
         counts: collections.Counter[Fault] = collections.Counter()
         tally = Tally()
+        autopay = AutopayTally()
 
         def note(difference: Difference) -> None:
             counts[difference.fault] += 1
@@ -157,6 +173,8 @@ async def verify(*, places: Places, wait_seconds: float = 0.0, expect_dead: int 
         ) as books:
             async for difference in compare(books=books, tally=tally):
                 note(difference)
+            async for difference in _autopay_differences(books, places, autopay):
+                note(difference)
             extras = await read_extras(connection=connection)
         pending = await read_pending(connection=connection)
         proof = await _read_proof(places)
@@ -168,12 +186,29 @@ async def verify(*, places: Places, wait_seconds: float = 0.0, expect_dead: int 
         differences=tuple(kept),
         counts=dict(counts),
         tally=tally,
+        autopay=autopay,
         extras=extras,
         dead_letters=dead_letters,
         pending=pending,
         proof=proof,
         seconds=time.monotonic() - started,
     )
+
+
+async def _autopay_differences(
+    books: DatabaseBooks, places: Places, tally: AutopayTally
+) -> AsyncIterator[Difference]:
+    if not await has_autopay(connection=books.connection):
+        return
+    of_autopay = DatabaseAutopayBooks(
+        connection=books.connection,
+        at=books.at,
+        charges_journal_path=places.charges_journal_path,
+        zone=places.zone,
+        late_grace_days=places.terms.late_grace_days,
+    )
+    async for difference in compare_autopay(books=of_autopay, tally=tally, terms=places.terms):
+        yield difference
 
 
 def _beside(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,7 @@ import orjson
 
 from paypost.simulators.cis.journal import read_journal
 from paypost.simulators.mail.store import FILE_NAME
+from paypost.stack.postgres import SERVICE_ROLES
 from paypost.verify.rows import Entry, Mail, Movement, Notice, Posting, Reference
 
 Row = TypeVar("Row")
@@ -56,6 +57,14 @@ WHERE kind = 'payment' AND status = 'posted' ORDER BY processor COLLATE "C", ref
 _NOTICES = """
 SELECT id, kind, payment_id, posting_key, account_id, amount_cents, currency, status, reason
 FROM notifier.notifications
+"""
+# A debit that the bank returned after it was posted is told twice: what it means for the ledger,
+# and, as a decline of autopay, what happens next. The second is no decline at intake.
+_DECLINE_NOTICES = f"""
+{_NOTICES} n WHERE kind IN ('declined', 'charge_declined') AND NOT EXISTS (
+    SELECT FROM payment_intake.movements m
+    WHERE m.payment_id = n.payment_id AND m.kind = 'reversal' AND m.id::text = n.fact ->> 'decline')
+ORDER BY payment_id
 """
 
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*<([^>@]*)@?[^>]*>", re.IGNORECASE | re.MULTILINE)
@@ -104,7 +113,7 @@ class DatabaseBooks:
         )
 
     def decline_notices(self) -> AsyncIterator[Notice]:
-        return self._rows(Notice, f"{_NOTICES} WHERE kind = 'declined' ORDER BY payment_id")
+        return self._rows(Notice, _DECLINE_NOTICES)
 
     def notices(self) -> AsyncIterator[Notice]:
         return self._rows(Notice, f"{_NOTICES} ORDER BY id")
@@ -217,11 +226,21 @@ class Extras:
     """Mails that notifier knows to have sent again."""
 
 
+async def services_of(*, connection: asyncpg.Connection[Any]) -> Sequence[str]:
+    """The schemas of the services that have been here: a stack may have been without autopay."""
+    rows = await connection.fetch(
+        "SELECT s.name FROM unnest($1::text[]) WITH ORDINALITY AS s(name, place)"
+        " WHERE to_regclass(s.name || '.outbox') IS NOT NULL ORDER BY s.place",
+        SERVICE_ROLES,
+    )
+    return [row["name"] for row in rows]
+
+
 async def read_extras(*, connection: asyncpg.Connection[Any]) -> Extras:
     """Count outboxes, evidence and alarms, in the transaction of the books."""
     outboxes = {
         service: int(await connection.fetchval(f"SELECT count(*) FROM {service}.outbox"))  # noqa: S608
-        for service in ("payment_intake", "cis_poster", "notifier")
+        for service in await services_of(connection=connection)
     }
     conflicts = await connection.fetch(
         "SELECT kind, count(*) AS n FROM payment_intake.conflicts GROUP BY kind ORDER BY kind"
