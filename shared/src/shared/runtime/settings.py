@@ -202,7 +202,10 @@ def _exit_with(settings_class: type[ServiceSettings], error: ValidationError) ->
 def placeholder_settings(settings_class: type[Settings]) -> Settings:
     """Return settings that name nothing real: enough to describe a service, not to run it."""
     required = [name for name, field in settings_class.model_fields.items() if field.is_required()]
-    values: dict[str, Any] = dict.fromkeys(required, "placeholder@example.org")
+    values: dict[str, Any] = {
+        name: "https://example.org" if name.endswith("_url") else "placeholder@example.org"
+        for name in required
+    }
     values |= {"environment": "local", "database_url": "postgresql+asyncpg://localhost/none"}
     return settings_class(**values)
 
