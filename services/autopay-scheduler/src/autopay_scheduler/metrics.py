@@ -45,7 +45,7 @@ class Metrics(ServiceMetrics):
             ["status", "reason"],
             registry=registry,
         )
-        self._announced = Counter(
+        self._notices_asked = Counter(
             "autopay_scheduler_announcements",
             "Advance notices asked for, first ones and new ones after a rise.",
             ["kind"],
@@ -155,7 +155,7 @@ class Metrics(ServiceMetrics):
         self._charges.labels(status, reason).inc(count)
 
     def notice_asked(self, *, anew: bool) -> None:
-        self._announced.labels("anew" if anew else "first").inc()
+        self._notices_asked.labels("anew" if anew else "first").inc()
 
     def noticed(self, *, outcome: str, count: int) -> None:
         self._noticed.labels(outcome).inc(count)
