@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -43,7 +44,7 @@ from autopay_scheduler.usecases.reenrolment import (
 from autopay_scheduler.usecases.requesting import CloseHeld, RequestCharges, RestateRequests
 from autopay_scheduler.usecases.viewing import ViewAutopay
 from shared.backbone import Backbone, build_backbone
-from shared.clock import Clock, utc_now
+from shared.clock import Clock, moved, utc_now
 from shared.ids import uuid7
 from shared.runtime.http import HttpServer
 from shared.runtime.problems import BearerKeys
@@ -64,6 +65,7 @@ class App:
 
 def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
     """Put autopay-scheduler together; nothing is opened before the service is served."""
+    clock = moved(clock, by=timedelta(seconds=settings.clock_offset_seconds))
     metrics = Metrics()
     backbone = build_backbone(
         settings=settings,

@@ -76,6 +76,8 @@ class Settings(ServiceSettings):
     restate_after_seconds: float = Field(default=60.0, gt=0)
     """When a request or an announcement of which nothing was heard is stated again."""
     restate_cap_seconds: float = Field(default=3600.0, gt=0)
+    clock_offset_seconds: int = Field(default=0, ge=0, le=400 * 24 * 3600)
+    """How far this service's clock is ahead, to try out the days to come: in local mode only."""
     job_interval_seconds: float = Field(default=0.5, gt=0, le=60)
     plan_batch_size: int = Field(default=2000, ge=1, le=20_000)
 
@@ -101,6 +103,12 @@ class Settings(ServiceSettings):
         if days != sorted(days):
             raise ValueError("retry days count up")
         return days
+
+    @model_validator(mode="after")
+    def _refuse_moved_clock(self) -> "Settings":
+        if self.clock_offset_seconds and self.environment != "local":
+            raise ValueError("clock_offset_seconds is for local mode only")
+        return self
 
     @model_validator(mode="after")
     def _known_holidays(self) -> "Settings":
