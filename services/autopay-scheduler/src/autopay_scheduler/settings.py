@@ -58,8 +58,9 @@ class Settings(ServiceSettings):
     """Charges in a row that were given up before the enrolment is stopped."""
     expiry_warning_days: list[int] = Field(default_factory=lambda: [60, 30, 7], max_length=6)
 
-    requests_per_second: float = Field(default=80.0, gt=0, le=10_000)
-    """Below the processor's own limit (Stripe: 100 writes a second in live mode)."""
+    requests_per_second: float = Field(default=20.0, gt=0, le=10_000)
+    """Below payment-intake's `charges_per_second`, so that requests do not gather there: what is
+    not asked for yet is what a pause holds at once."""
     announcements_per_second: float = Field(default=500.0, gt=0, le=100_000)
     invite_after_days: list[int] = Field(default_factory=lambda: [0, 7, 14, 28], max_length=12)
     """Days after the import on which customers of the old portal are asked to enrol again."""
