@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from autopay_scheduler.domain.import_lines import DraftLine, EnrolmentLine, LineProblem, Reason
 from autopay_scheduler.domain.payment_data import NumberShape, numbers_are_payment_data
@@ -265,7 +267,7 @@ async def driver(engine: AsyncEngine) -> AsyncIterator[Driver]:
     Raises:
         DatabaseUnavailableError: nothing was committed (or its answer was lost); do it again.
     """
-    async with database_errors(), engine.connect() as connection:
+    async with database_errors(), _living(engine) as connection:
         session = (await connection.get_raw_connection()).driver_connection
         try:
             yield session
@@ -276,6 +278,25 @@ async def driver(engine: AsyncEngine) -> AsyncIterator[Driver]:
             # Temporary tables, or half a COPY, would be the next user's.
             await connection.invalidate()
             raise
+
+
+@asynccontextmanager
+async def _living(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a session that is known to answer: an upload cannot be done again on our side."""
+    connection = await engine.connect()
+    try:
+        try:
+            await connection.execute(text("SELECT 1"))
+            await connection.rollback()
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            # With this one, the pool has discarded all that are as old.
+            await connection.close()
+            connection = await engine.connect()
+        yield connection
+    finally:
+        await connection.close()
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from autopay_scheduler.domain.payment_data import (
     NumberShape,
     holds_payment_data,
+    may_hold_payment_data,
     names_payment_data,
     shape_of,
 )
@@ -55,7 +56,6 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _COLUMN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9 _./-]{0,39}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NINE_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){9}")
 _EMAIL: TypeAdapter[str] = TypeAdapter(EmailAddress)
 
 
@@ -313,15 +313,14 @@ def _unfit(
 ) -> list[LineProblem]:
     """Return what is wrong with cells whatever their column means.
 
-    The first `accounts` columns hold account numbers. Looks at the line as a whole first: cell by
-    cell costs five times as much, and nearly all lines are right.
+    The first `accounts` columns hold account numbers. Looks at the line as a whole first: nearly
+    all lines are right, and cell by cell costs five times as much.
     """
-    text, others = ",".join(cells), ",".join(cells[accounts:])
+    text = ",".join(cells)
     if (
         len(text) <= CELL_CHARACTERS_MAX
         and not _CONTROL.search(text)
-        and others.isascii()
-        and not _NINE_DIGITS.match(others)
+        and not any(map(may_hold_payment_data, cells[accounts:]))
     ):
         return []
     problems = []

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from enum import IntEnum
 
 _CARD_DIGITS_MIN, _CARD_DIGITS_MAX = 13, 19
-_WORTH_A_LOOK = re.compile(r"[0-9](?:\D?[0-9]){8}|[A-Za-z]{2}[0-9]{2}")
-"""Nine digits with next to nothing between, or the beginning of an IBAN."""
+_CHARACTERS_MIN = 13
+"""The shortest card number; a bank's pair and an IBAN are longer."""
+_NINE_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){9}")
+"""Cards, routing numbers and IBANs have as many, or more."""
 _RUN = re.compile(r"[0-9]+(?:[ .-][0-9]+)*")
 _GROUP = re.compile(r"[0-9]+")
 _ISSUERS = re.compile(r"4|5[1-5]|2[2-7]|3[47]|3[0689]|35|6(?:011|4[4-9]|5)|62|50|5[6-9]|6[37]")
@@ -47,6 +49,12 @@ def names_payment_data(column: str) -> bool:
     return bool(words & _NAMES_WHOLE) or any(part in plain for part in _NAMES_PART)
 
 
+def may_hold_payment_data(text: str) -> bool:
+    """Return False where a text is too short, or has too few digits; cheap, and mostly enough."""
+    text = _plain(text)
+    return len(text) >= _CHARACTERS_MIN and _NINE_DIGITS.match(text) is not None
+
+
 def holds_payment_data(text: str) -> bool:
     """Return whether a card number, an IBAN, or a routing with an account number stands in it."""
     return shape_of(text) is NumberShape.FITTING
@@ -54,10 +62,8 @@ def holds_payment_data(text: str) -> bool:
 
 def shape_of(text: str) -> NumberShape:
     """Return whether a text could hold payment data, and whether the check digits fit."""
-    if not text.isascii():
-        # Digits of other scripts and spaces of other widths read the same.
-        text = unicodedata.normalize("NFKC", text)
-    if not _WORTH_A_LOOK.search(text):
+    text = _plain(text)
+    if not may_hold_payment_data(text):
         return NumberShape.NONE
     if any(_begins_with_iban(found.group()) for found in _IBAN.finditer(text.upper())):
         return NumberShape.FITTING
@@ -75,6 +81,16 @@ def numbers_are_payment_data(*, fitting: int, shaped: int) -> bool:
     like.
     """
     return fitting * 2 > shaped
+
+
+def _plain(text: str) -> str:
+    """Return a text whose digits, of whatever width or script, and spaces are those of ASCII."""
+    if text.isascii():
+        return text
+    return "".join(
+        str(unicodedata.decimal(each)) if each.isdecimal() else each
+        for each in unicodedata.normalize("NFKC", text)
+    )
 
 
 def _card_shape(text: str) -> NumberShape:
