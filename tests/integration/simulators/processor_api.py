@@ -123,6 +123,8 @@ class RunningProcessor:
             self.call("PUT", "/_switches", switches)
 
     def advance(self, **by: int) -> None:
+        """Move the clock, when what was announced before has arrived: else its order is open."""
+        self.settle()
         self.call("POST", "/clock/advance", by)
 
     def charges(self, **filters: str) -> dict[str, Any]:

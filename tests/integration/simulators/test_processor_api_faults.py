@@ -201,7 +201,9 @@ class TestAnEndpointThatIsAway:
             for charge_id in ("away1", "away2"):
                 params = autopay_charge(charge_id, payment_method="pm_usBankAccount_success")
                 intent = intents.create(params).id
-                advancing.append(threading.Thread(target=processor.advance, kwargs={"days": 4}))
+                # Without waiting for the endpoint first, as `advance` does.
+                move = ("POST", "/clock/advance", {"days": 4})
+                advancing.append(threading.Thread(target=processor.call, args=move))
                 advancing[-1].start()
                 eventually(partial(is_settled, intent))
                 assert advancing[-1].is_alive()
