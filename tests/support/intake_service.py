@@ -3,15 +3,19 @@
 import asyncio
 import base64
 import hashlib
+import os
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import aiohttp
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from pydantic import SecretStr
 
 from payment_intake.app import App, build_app
 from payment_intake.settings import Settings
@@ -22,6 +26,7 @@ STRIPE_SECRET_OLD = "whsec_former-secret-of-stripe"
 PORTAL_SECRET = "whsec_" + base64.b64encode(b"the portal's own secret").decode()
 KIOSK_SECRET = "whsec_" + base64.b64encode(b"the kiosk's own secret").decode()
 API_KEY = "portal-reads-with-this"
+OPERATOR_KEY = "operators-turn-the-switch-with-this"
 
 
 async def eventually_async(
@@ -45,6 +50,7 @@ def intake_settings(*, database_url: str, kafka: str, **changes: Any) -> Setting
         "standard_webhook_secrets": {"portal": [PORTAL_SECRET], "kiosk": [KIOSK_SECRET]},
         "trusted_capture_sources": ["kiosk", "/kiosk"],
         "portal_api_key_sha256s": [hashlib.sha256(API_KEY.encode()).hexdigest()],
+        "operator_key_sha256s": [hashlib.sha256(OPERATOR_KEY.encode()).hexdigest()],
         "request_seconds_max": 0.5,
         "take_patience_seconds": 0.5,
         "drain_seconds": 5,
@@ -99,6 +105,13 @@ class RunningIntake:
         async with self.http.get(self.url + path, headers=headers) as answer:
             return answer.status, await answer.json(content_type=None)
 
+    async def operate(
+        self, method: str, path: str, body: Any = None, *, key: str | None = OPERATOR_KEY
+    ) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with self.http.request(method, self.url + path, json=body, headers=headers) as answer:
+            return answer.status, await answer.json(content_type=None)
+
     def counted(self, name: str, **labels: str) -> float:
         return self.app.metrics.registry.get_sample_value(name, labels) or 0.0
 
@@ -125,6 +138,34 @@ async def running_intake(settings: Settings) -> AsyncIterator[RunningIntake]:
         await asyncio.gather(*tasks, return_exceptions=True)
         for close in app.service.closes:
             await close()
+
+
+@contextmanager
+def intake_process(settings: Settings) -> Iterator["subprocess.Popen[bytes]"]:
+    """payment-intake as a process of its own, which can be killed."""
+    given = {name: value for name, value in settings.model_dump().items() if value is not None}
+    environment = {f"PAYMENT_INTAKE_{name.upper()}": _plain(value) for name, value in given.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "payment_intake", "run"],
+        env=os.environ | environment | {"PAYMENT_INTAKE_OPS_PORT": "0"},
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait(timeout=10)
+
+
+def _plain(value: Any) -> str:
+    """Return a setting as the environment writes it: lists and maps in JSON, secrets bare."""
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case list() | dict():
+            return orjson.dumps(value, default=lambda secret: secret.get_secret_value()).decode()
+        case _:
+            return str(value)
 
 
 async def records_on(*, bootstrap: str, topic: str) -> Sequence[Any]:

@@ -66,6 +66,18 @@ class TestAnnouncedFact:
         assert (reversed_.reason, reversed_.amount_cents) == ("refund", 1000)
         assert len({each.id() for each in facts(found)}) == 4
 
+    @pytest.mark.parametrize(
+        ("code", "category"), [("R01", "soft"), ("R02", "hard"), ("R10", "withdrawn")]
+    )
+    def test_of_what_the_bank_sent_back_says_what_that_means(self, code, category):
+        found = Watched(policy=policy(post_pending=True))
+        found.hears(
+            heard(Heard.PENDING, minute=1),
+            heard(Heard.FAILED, minute=2, part="ch_1", code=code),
+        )
+        assert facts(found)[-1].TYPE == "payment.reversed"
+        assert facts(found)[-1].category == category
+
     def test_keeps_its_id_when_it_is_stated_again(self):
         found = watched(CAPTURED)
         before = facts(found)

@@ -188,6 +188,7 @@ class Book:
     disputes: Mapping[str, Claim] = field(default_factory=dict)
     returned: Claim | None = None
     declines: tuple[str, ...] = ()
+    """The attempts that are known to have failed."""
     credited: bool = False
     reversed_cents: Mapping[str, int] = field(default_factory=dict)
 
@@ -282,7 +283,8 @@ def observe(
         case Heard.SUBMITTED:
             change = _submitted(known, observation)
         case Heard.PENDING:
-            change = _pending(known, observation)
+            is_another = not payment.references.issuperset(observation.references)
+            change = _pending(known, observation, is_another_attempt=is_another)
         case Heard.CAPTURED:
             change = _captured(known, observation)
         case Heard.FAILED | Heard.CANCELLED:
@@ -336,9 +338,13 @@ def _submitted(payment: Payment, observation: Observation) -> Change:
     return Change(payment=heard)
 
 
-def _pending(payment: Payment, observation: Observation) -> Change:
+def _pending(payment: Payment, observation: Observation, *, is_another_attempt: bool) -> Change:
     heard = replace(payment, pending_at=_later(payment.pending_at, observation.at))
-    is_over = payment.failed_at is not None and observation.at <= payment.failed_at
+    failed_at = payment.failed_at
+    # Within one second of the processor's clock, a name not heard before tells the attempts apart.
+    is_over = failed_at is not None and (
+        observation.at < failed_at or (observation.at == failed_at and not is_another_attempt)
+    )
     if not _may(payment, PaymentStatus.PENDING) or is_over:
         return Change(payment=heard)
     pending = _with_amount(replace(heard, status=PaymentStatus.PENDING), observation)
@@ -394,6 +400,11 @@ def _failed(
     if payment.pending_at is not None and observation.at < payment.pending_at:
         # Nor of one that was declined before the one that is under way.
         return Change(payment=payment)
+    attempt = observation.part or observation.references[0]
+    is_known = observation.heard is Heard.FAILED and attempt in payment.book.declines
+    if is_known and payment.status is PaymentStatus.PENDING:
+        # Said once more of an attempt that is over, while another one is under way.
+        return Change(payment=payment)
     failed = replace(
         _with_amount(payment, observation),
         status=PaymentStatus.FAILED,
@@ -404,9 +415,10 @@ def _failed(
         claim = Claim(
             payment.amount_cents or 0, failed.failed_at or observation.at, None, observation.code
         )
-        return Change(payment=replace(failed, book=replace(failed.book, returned=claim)))
-    attempt = observation.part or observation.references[0]
-    if observation.heard is Heard.CANCELLED or attempt in failed.book.declines:
+        over = tuple(dict.fromkeys((*failed.book.declines, attempt)))
+        book = replace(failed.book, returned=claim, declines=over)
+        return Change(payment=replace(failed, book=book))
+    if observation.heard is Heard.CANCELLED or is_known:
         return Change(payment=failed)
     book = replace(failed.book, declines=(*failed.book.declines, attempt))
     decline = Movement(

@@ -11,11 +11,13 @@ from payment_intake.domain.charges import (
     ChargeStatus,
     charge_name,
 )
+from payment_intake.domain.declines import MethodKind, decline_category
 from payment_intake.ports import OwnedMovement
 from shared.contracts.fact import Fact
 from shared.contracts.payments import (
     ChargeDeclined,
     ChargeWithdrawn,
+    DeclineCategory,
     PaymentAccepted,
     PaymentDelayed,
     PaymentPending,
@@ -56,10 +58,17 @@ def movement_fact(*, movement: Movement, payment: Payment) -> Fact:
             method=payment.method,
             bill_reference=payment.bill_reference,
         )
-    announced: Fact = ANNOUNCED_BY[movement.kind](
-        **about, **ledger, reason=movement.reason, reason_code=movement.reason_code
-    )
+    why: dict[str, str | None] = {"reason": movement.reason, "reason_code": movement.reason_code}
+    if movement.kind is MovementKind.REVERSAL:
+        why["category"] = _return_category(movement)
+    announced: Fact = ANNOUNCED_BY[movement.kind](**about, **ledger, **why)
     return announced
+
+
+def _return_category(movement: Movement) -> DeclineCategory | None:
+    if movement.reason != "ach_return":
+        return None
+    return decline_category(kind=MethodKind.BANK, codes=[movement.reason_code])
 
 
 def pending_fact(payment: Payment) -> PaymentPending:
