@@ -159,7 +159,7 @@ EXAMPLES: tuple[Fact, ...] = (
     PaymentAccepted(
         **_PAYMENT, **_LEDGER, fee_cents=250, method="card", bill_reference="B-2026-03"
     ),
-    PaymentReversed(**_PAYMENT, **_LEDGER, reason="ach_return", reason_code="R01"),
+    PaymentReversed(**_PAYMENT, **_LEDGER, reason="ach_return", reason_code="R01", category="soft"),
     PaymentReinstated(**_PAYMENT, **_LEDGER, reason="dispute", reason_code="fraudulent"),
     PaymentPending(**_PAYMENT, pending_at=_AT, method="us_bank_account"),
     PaymentDelayed(
