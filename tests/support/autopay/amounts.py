@@ -50,6 +50,7 @@ def decision_in_words(decision: Decision) -> str:
 
 def _judge(cells: Cells) -> Cells:
     owed = Owed(
+        is_newest=cells.get("later bill", NOTHING) == NOTHING,
         statement_cents=cents(cells["bill"]),
         paid_since_cents=cents_or_none(cells["paid since"]) or 0,
         balance_cents=cents_or_none(cells["balance"]),
@@ -253,6 +254,90 @@ WHAT_IS_OWED = Table(
     ),
 )
 
+LATER_BILLS = Table(
+    title="Two bills at a time",
+    text=(
+        "Once a later bill is open, an earlier due date takes what is left of its own bill, by "
+        "whichever rule: what the later one added is charged on its own day."
+    ),
+    columns=("rule", "bill", "paid since", "balance", "later bill", "verdict", "why"),
+    answers=lambda cells: _judge({**cells, "under way": NOTHING}),
+    rows=(
+        (
+            "full balance",
+            "$120.00",
+            NOTHING,
+            "$200.00",
+            NOTHING,
+            "charge $200.00",
+            "no later bill: all of the balance",
+        ),
+        (
+            "full balance",
+            "$120.00",
+            NOTHING,
+            "$200.00",
+            "open",
+            "charge $120.00",
+            "the other $80.00 are due later",
+        ),
+        (
+            "full balance",
+            "$120.00",
+            "$120.00",
+            "$80.00",
+            "open",
+            "skip: paid",
+            "paid otherwise; the later bill has its own day",
+        ),
+        (
+            "full balance",
+            "$120.00",
+            NOTHING,
+            "-$30.00",
+            "open",
+            "skip: in_credit",
+            "the later bill is a credit",
+        ),
+        (
+            "full balance",
+            "$120.00",
+            NOTHING,
+            "$90.00",
+            "open",
+            "charge $90.00",
+            "the later bill took something off",
+        ),
+        (
+            "fixed $50.00",
+            "$120.00",
+            "$120.00",
+            "$80.00",
+            "open",
+            "skip: paid",
+            "a fixed amount is not charged ahead either",
+        ),
+        (
+            "fixed $50.00",
+            "$120.00",
+            "$90.00",
+            "$110.00",
+            "open",
+            "charge $30.00",
+            "what is left of this bill",
+        ),
+        (
+            "statement",
+            "$120.00",
+            NOTHING,
+            "$200.00",
+            "open",
+            "charge $120.00",
+            "the bill's own, as ever",
+        ),
+    ),
+)
+
 BOUNDS = Table(
     title="Minimum and maximum",
     text=(
@@ -395,5 +480,5 @@ BOUNDS = Table(
 CHAPTER = Chapter(
     title="The amount",
     text="What is owed now, by the customer's rule, within the customer's and the city's bounds.",
-    tables=(WHAT_IS_OWED, BOUNDS),
+    tables=(WHAT_IS_OWED, LATER_BILLS, BOUNDS),
 )

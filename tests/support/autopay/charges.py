@@ -210,6 +210,17 @@ DECISIONS = Table(
         ),
         (
             "full balance",
+            "$150.00",
+            f"{_TOLD}; $150.00, sent Mon 2026-03-09",
+            NOTHING,
+            "Fri 2026-03-13",
+            "Fri 2026-03-20",
+            "Fri 2026-03-13",
+            "charge $120.00",
+            "the rest's notice is kept in time, but not within the grace",
+        ),
+        (
+            "full balance",
             "$120.00",
             f"{_TOLD}; $150.00, sent Mon 2026-03-09",
             NOTHING,

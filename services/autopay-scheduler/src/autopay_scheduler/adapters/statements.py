@@ -289,7 +289,11 @@ OWED = text(
             WHERE o.account_id = r.account_id AND o.id <> r.id
               AND (o.status IN ('requested', 'pending')
                    OR (o.status = 'paid' AND o.posted_at IS NULL))
-        ), 0)::bigint AS open_cents
+        ), 0)::bigint AS open_cents,
+        NOT EXISTS (
+            SELECT FROM autopay_scheduler.bills l
+            WHERE l.account_id = r.account_id AND l.status = 'open' AND l.due_date > b.due_date
+        ) AS is_newest
     FROM unnest(CAST(:ids AS uuid[]), CAST(:accounts AS text[]), CAST(:references AS text[]),
                 CAST(:dues AS date[])) AS r(id, account_id, bill_reference, due_date)
     LEFT JOIN autopay_scheduler.accounts a ON a.account_id = r.account_id

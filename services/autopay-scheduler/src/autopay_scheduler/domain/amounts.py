@@ -36,11 +36,16 @@ class Owed:
     paid_since_cents: int
     """Posted to the account since the bill was stated, reversals taken off."""
     balance_cents: int | None
-    """The whole balance as the CIS last said; None where it has not said since the bill: what it
-    said before knows nothing of the bill, and would take it for paid."""
+    """The whole balance as the CIS last said, by a posting or by its newest bill, whose total is
+    the balance where it says no other. None where it has said none since the bill, or has
+    cancelled what said it: what was said before knows nothing of the bill, and would take it for
+    paid."""
     open_cents: int
     """Asked for by autopay and not on the ledger yet, paid or not; without the charge that is
     judged. Never asked for twice."""
+    is_newest: bool = True
+    """Whether no later bill is open. What a later one added is due on its own day: an earlier due
+    date takes what is left of its own bill, by whichever rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +78,19 @@ def due_cents(*, limits: Limits, owed: Owed) -> int:
 
     Never more than the balance, where that is known, less what is already asked for: a customer
     who paid by other means is charged the rest, or nothing. The full balance takes in what was
-    charged to the account since the bill; the statement balance does not.
+    charged to the account since the bill, as long as no later bill says when that is due; the
+    statement balance does not.
     """
-    statement_cents = _left_of_statement(owed)
     balance_cents = _balance(owed)
+    statement_cents = min(_left_of_statement(owed), balance_cents)
+    due = balance_cents if owed.is_newest else statement_cents
     match limits.amount:
         case AmountRule.FULL_BALANCE:
-            return balance_cents - owed.open_cents
+            return due - owed.open_cents
         case AmountRule.STATEMENT_BALANCE:
-            return min(statement_cents, balance_cents) - owed.open_cents
+            return statement_cents - owed.open_cents
         case AmountRule.FIXED:
-            return min(limits.fixed_cents or 0, balance_cents - owed.open_cents)
+            return min(limits.fixed_cents or 0, due - owed.open_cents)
 
 
 def judge(*, limits: Limits, owed: Owed, limit_cents: int) -> Verdict:

@@ -180,7 +180,7 @@ def decide(
     is skipped; before its day it waits; past its grace it is missed; above the maximum it is
     held; without its notice it waits, or is missed as soon as the notice cannot be kept within
     the grace any more; what is left is charged, at most what was announced. A charge of part of a
-    bill waits for the notice of the rest, where that is kept by the due date.
+    bill waits for the notice of the rest, where that is kept within the grace and by the due date.
 
     Args:
         limits: what the customer set.
@@ -218,7 +218,7 @@ def decide(
     if asked_cents is not None:
         amount_cents = min(amount_cents, asked_cents)
     elif amount_cents < verdict.amount_cents and _is_rest_noticed_in_time(
-        announcements, ceiling, limits, due_date, today, notice
+        announcements, ceiling, limits, min(due_date, last_day), today, notice
     ):
         return Wait("notice_of_rise")
     if limits.minimum_cents is not None and amount_cents < limits.minimum_cents:
@@ -240,6 +240,8 @@ def is_lost(
     Asked on each news of a notice, so that the customer hears of it at once: before the bill is
     due, where that can still be.
     """
+    if ceiling_cents(announcements, limits=limits, today=today, rule=notice) is not None:
+        return False
     first_day = allowed_on(announcements, limits=limits, today=today, rule=notice)
     return first_day > charge_on + timedelta(days=late_grace_days)
 
@@ -263,7 +265,7 @@ def _is_rest_noticed_in_time(
     announcements: Sequence[Announcement],
     ceiling: int,
     limits: Limits,
-    due_date: date,
+    by: date,
     today: date,
     notice: NoticeRule,
 ) -> bool:
@@ -272,4 +274,4 @@ def _is_rest_noticed_in_time(
     first_day = allowed_on(
         announcements, above_cents=ceiling, limits=limits, today=today, rule=notice
     )
-    return first_day <= due_date
+    return first_day <= by

@@ -223,6 +223,7 @@ def _verdict(
         paid_since_cents=bill.paid_since_cents,
         balance_cents=situation.balance_cents,
         open_cents=open_cents,
+        is_newest=all(each.due_date <= bill.due_date for each in situation.bills),
     )
     return judge(limits=situation.enrolment.rule.limits, owed=owed, limit_cents=city.limit_cents)
 

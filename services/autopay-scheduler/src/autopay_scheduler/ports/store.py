@@ -16,7 +16,6 @@ from shared.contracts.wire import OutboundRecord
 from shared.errors import TransientError
 from shared.outbox.table import OutboxRow
 
-
 Unbilled = Literal["bill_cancelled", "due_date_changed"]
 
 
