@@ -1,12 +1,14 @@
 import pytest
-from tests.support.autopay.amounts import BOUNDS, WHAT_IS_OWED
+from tests.support.autopay.amounts import BOUNDS, LATER_BILLS, WHAT_IS_OWED
 from tests.support.autopay.tables import check, example_id, examples
 
 from autopay_scheduler.domain.amounts import AmountRule, Charge, Hold, Limits, Owed, judge
 
 
 class TestWorkedExamples:
-    @pytest.mark.parametrize(("table", "cells"), examples(WHAT_IS_OWED, BOUNDS), ids=example_id)
+    @pytest.mark.parametrize(
+        ("table", "cells"), examples(WHAT_IS_OWED, LATER_BILLS, BOUNDS), ids=example_id
+    )
     def test_are_what_the_rules_say(self, table, cells):
         check(table, cells)
 
