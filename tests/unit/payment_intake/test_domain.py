@@ -434,6 +434,70 @@ class TestMovementTransitions:
         assert "delayed" not in ending
 
 
+class TestPresentedAgain:
+    """A debit that the bank has returned is made once more: the same payment, another attempt."""
+
+    FIRST = ("pi_1", "py_1")
+    SECOND = ("pi_1", "py_2")
+
+    def presented(self, **rules):
+        found = Watched(policy=policy(**rules))
+        found.hears(
+            heard(Heard.PENDING, minute=0, references=self.FIRST),
+            heard(Heard.FAILED, minute=5, references=self.FIRST, part="py_1", code="R01"),
+        )
+        return found
+
+    def test_within_the_second_of_its_return_is_another_attempt(self):
+        found = self.presented()
+        found.hears(heard(Heard.PENDING, minute=5, references=self.SECOND))
+        assert found.payment.status is PaymentStatus.PENDING
+        assert found.times_pending == 2
+
+    def test_is_not_what_the_same_attempt_said_before_it_failed(self):
+        found = self.presented()
+        found.hears(heard(Heard.PENDING, minute=5, references=self.FIRST))
+        assert found.payment.status is PaymentStatus.FAILED
+        assert found.times_pending == 1
+
+    @pytest.mark.parametrize("post_pending", [True, False])
+    def test_is_not_ended_by_what_is_said_again_of_the_attempt_before(self, post_pending):
+        found = self.presented(post_pending=post_pending)
+        found.hears(
+            heard(Heard.PENDING, minute=5, references=self.SECOND),
+            heard(Heard.FAILED, minute=5, references=self.FIRST, part="py_1", code="R01"),
+        )
+        assert found.payment.status is PaymentStatus.PENDING
+        assert found.ledger_cents == (NET_CENTS if post_pending else 0)
+
+    def test_for_less_leaves_the_rest_returned(self):
+        less = {"amount_cents": 5000, "fee_cents": 0, "references": self.SECOND}
+        found = self.presented(post_pending=True)
+        found.hears(heard(Heard.PENDING, minute=9, **less))
+        assert found.moved() == [
+            ("payment", NET_CENTS),
+            ("reversal", NET_CENTS),
+            ("reinstatement", 5000),
+        ]
+        found.hears(heard(Heard.FAILED, minute=12, **less, part="py_2", code="R01"))
+        assert found.ledger_cents == 0
+        found.hears(heard(Heard.PENDING, minute=15, **less | {"references": ("pi_1", "py_3")}))
+        found.hears(heard(Heard.CAPTURED, minute=19, **less))
+        found.hears(heard(Heard.CAPTURED, minute=19, **less))
+        assert found.ledger_cents == 5000
+        assert found.conflicts == []
+
+    def test_for_less_is_refunded_no_further_than_that(self):
+        less = {"amount_cents": 5000, "fee_cents": 0, "references": self.SECOND}
+        found = self.presented(post_pending=True)
+        found.hears(
+            heard(Heard.CAPTURED, minute=9, **less),
+            heard(Heard.REFUNDED, minute=10, amount_cents=5000, references=self.SECOND),
+        )
+        assert found.ledger_cents == 0
+        assert found.conflicts == []
+
+
 MINUTES = st.integers(0, 4)
 PARTS = st.sampled_from(["1", "2"])
 OBSERVATIONS = st.one_of(

@@ -4,8 +4,9 @@ from uuid import UUID
 
 import pytest
 from tests.support.intake import NET_CENTS, NOW, Watched, heard, policy
+from tests.support.intake_charges import CHARGE, cancelled_fact, requested_fact
 
-from payment_intake.consumers import to_heard, to_told
+from payment_intake.consumers import to_heard, to_told, to_wanted
 from payment_intake.domain import Heard, MovementKind, MovementStatus
 from payment_intake.usecases import movement_fact, pending_fact, primary_reference
 from shared.contracts.notifications import (
@@ -78,6 +79,29 @@ class TestAnnouncedFact:
         assert facts(found)[-1].TYPE == "payment.reversed"
         assert facts(found)[-1].category == category
 
+    def test_of_a_charge_of_autopay_names_it(self):
+        names = ("pi_1", "ch_1", f"autopay:{CHARGE}")
+        found = Watched(policy=policy())
+        found.hears(
+            heard(Heard.PENDING, minute=-9, references=names),
+            heard(Heard.FAILED, minute=-8, references=names, part="ch_0", category="soft"),
+            replace(CAPTURED, references=names),
+            heard(Heard.REFUNDED, minute=1, references=("ch_1",)),
+        )
+        about = [*facts(found), pending_fact(found.payment)]
+        assert [each.TYPE for each in about] == [
+            "charge.declined",
+            "payment.accepted",
+            "payment.reversed",
+            "payment.pending",
+        ]
+        assert {each.charge_id for each in about} == {CHARGE}
+        assert about[0].category == "soft"
+
+    def test_of_any_other_payment_names_none(self):
+        [fact] = facts(watched(CAPTURED))
+        assert fact.charge_id is None
+
     def test_keeps_its_id_when_it_is_stated_again(self):
         found = watched(CAPTURED)
         before = facts(found)
@@ -100,6 +124,9 @@ class TestAnnouncedFact:
             ({"ch_1", "pi_9"}, "pi_9"),
             ({"ch_2", "ch_1"}, "ch_1"),
             ({"K-1"}, "K-1"),
+            ({"autopay:x", "pi_9", "ch_1"}, "pi_9"),
+            ({"autopay:x", "ch_1"}, "ch_1"),
+            ({"autopay:x"}, "autopay:x"),
         ],
     )
     def test_names_the_payment_as_clerks_find_it(self, names, primary):
@@ -196,6 +223,7 @@ class TestWhatIsHeardOfNotifications:
             ("reversed", MovementKind.REVERSAL),
             ("reinstated", MovementKind.REINSTATEMENT),
             ("declined", MovementKind.DECLINE),
+            ("charge_declined", MovementKind.DECLINE),
         ],
     )
     def test_ends_the_chain_of_its_kind(self, kind, movement):
@@ -217,3 +245,35 @@ class TestWhatIsHeardOfNotifications:
     def test_of_a_delay_ends_nothing(self):
         fact = NotificationSent(**NOTIFICATION, kind="delayed", sent_at=NOW, message_id="<m>")
         assert to_told(received(fact)) is None
+
+    @pytest.mark.parametrize("kind", ["charge_announced", "autopay_started", "declined"])
+    def test_is_nothing_where_it_tells_of_no_payment(self, kind):
+        about = NOTIFICATION | {"payment_id": None, "posting_key": None}
+        sent = NotificationSent(**about, kind=kind, sent_at=NOW, message_id="<m>")
+        assert to_told(received(sent)) is None
+
+
+class TestWhatIsHeardOfAutopay:
+    def test_asks_for_a_charge(self):
+        fact = requested_fact(mandate_token="mandate_123", attempt=2)
+        wanted = to_wanted(received(fact))
+        assert (wanted.charge_id, wanted.attempt, wanted.amount_cents) == (
+            fact.charge_id,
+            2,
+            fact.amount_cents,
+        )
+        assert (wanted.payment_method_token, wanted.customer_token, wanted.mandate_token) == (
+            "pm_card_visa",
+            fact.customer_token,
+            "mandate_123",
+        )
+        assert (wanted.method_kind, wanted.valid_until) == ("card", fact.valid_until)
+
+    def test_takes_one_back(self):
+        fact = cancelled_fact(requested_fact())
+        wanted = to_wanted(received(fact))
+        assert (wanted.charge_id, wanted.cancelled_at) == (fact.charge_id, fact.cancelled_at)
+
+    def test_is_nothing_where_it_is_of_no_charge(self):
+        fact = NotificationSent(**NOTIFICATION, kind="posted", sent_at=NOW, message_id="<m>")
+        assert to_wanted(received(fact)) is None

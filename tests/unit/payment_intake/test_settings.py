@@ -52,6 +52,13 @@ class TestSettings:
             {"standard_webhook_secrets": {"portal": ["whsec_abc"]}},
             {"portal_api_key_sha256s": ["the key itself"]},
             {"portal_api_key_sha256s": [hashlib.sha256(b"k").hexdigest()[:-1]]},
+            {"operator_key_sha256s": ["the key itself"]},
+            {"stripe_api_base": "ftp://api.stripe.com"},
+            {"stripe_api_base": "https://api.stripe.com/v1"},
+            {"charges_per_second": 0},
+            {"charge_timeout_seconds": 30.0},
+            {"charge_lease_seconds": 80.0},
+            {"cancellation_grace_seconds": -1},
         ],
     )
     def test_name_what_is_wrong(self, wrong):
@@ -59,6 +66,12 @@ class TestSettings:
         with pytest.raises(ValidationError, match=name):
             settings(**wrong)
 
+    def test_send_no_key_in_the_clear_but_in_local_mode(self):
+        plain = {"stripe_api_key": "rk_live_key", "stripe_api_base": "http://stripe.local"}
+        assert settings(**plain).stripe_api_base == "http://stripe.local"
+        with pytest.raises(ValidationError, match="stripe_api_base must be https"):
+            settings(**plain, environment="production")
+
     def test_never_show_a_secret(self):
-        shown = repr(settings(stripe_webhook_secrets=["whsec_hidden"]))
+        shown = repr(settings(stripe_webhook_secrets=["whsec_hidden"], stripe_api_key="hidden"))
         assert "hidden" not in shown

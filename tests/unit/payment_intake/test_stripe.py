@@ -289,3 +289,170 @@ class TestEventsThatMoveNoMoney:
 
     def test_what_speaks_of_no_payment_is_about_none(self) -> None:
         assert read(FIXTURES["payout.paid"]).about is None
+
+
+CHARGE_ID = "11111111-2222-5333-8444-555555555555"
+
+
+class TestAutopaysName:
+    @pytest.mark.parametrize(
+        ("name", "event_type"),
+        [
+            ("card", "payment_intent.succeeded"),
+            ("card", "charge.succeeded"),
+            ("refund", "charge.refunded"),
+        ],
+    )
+    def test_is_one_of_the_payments_names(self, name, event_type):
+        event = train(name, event_type)
+        event["data"]["object"].setdefault("metadata", {})["paypost_charge_id"] = CHARGE_ID
+        observation = read(event).observation
+        assert f"autopay:{CHARGE_ID}" in observation.references
+        # Evidence and timeline go by the processor's own name.
+        assert observation.references[0].startswith("pi_")
+
+    @pytest.mark.parametrize("value", ["", "B-2026-03", CHARGE_ID.replace("-", ""), 7, None])
+    def test_is_left_out_where_it_is_none(self, value):
+        event = changed(SUCCEEDED, "data.object.metadata.paypost_charge_id", value)
+        references = read(event).observation.references
+        assert not [each for each in references if each.startswith("autopay:")]
+
+
+class TestDeclinesMeaning:
+    @pytest.mark.parametrize(
+        ("error", "kind", "code", "category"),
+        [
+            ({"code": "card_declined", "decline_code": "lost_card"}, "card", "lost_card", "hard"),
+            (
+                {"code": "card_declined", "decline_code": "generic_decline"},
+                "card",
+                "generic_decline",
+                "soft",
+            ),
+            (
+                {
+                    "code": "card_declined",
+                    "decline_code": "generic_decline",
+                    "advice_code": "do_not_try_again",
+                },
+                "card",
+                "generic_decline",
+                "hard",
+            ),
+            (
+                {"code": "insufficient_funds", "network_decline_code": "R01"},
+                "us_bank_account",
+                "R01",
+                "soft",
+            ),
+            (
+                {"code": "debit_not_authorized", "network_decline_code": "R10"},
+                "us_bank_account",
+                "R10",
+                "withdrawn",
+            ),
+        ],
+    )
+    def test_is_read_off_the_failed_payment(self, error, kind, code, category):
+        event = deepcopy(FIXTURES["payment_intent.payment_failed"])
+        event["data"]["object"]["last_payment_error"] = error
+        event["data"]["object"]["payment_method_types"] = [kind]
+        observation = read(changed(event, "data.object.currency", "usd")).observation
+        assert (observation.code, observation.category) == (code, category)
+
+    def test_is_read_off_the_failed_charge(self):
+        event = changed(FIXTURES["charge.failed"], "data.object.currency", "usd")
+        event["data"]["object"]["outcome"] = {"reason": "stolen_card"}
+        observation = read(event).observation
+        assert (observation.code, observation.category) == ("stolen_card", "hard")
+
+
+def method_event(event_type, **changes):
+    event = deepcopy(FIXTURES["payment_method.attached"])
+    event["type"] = event_type
+    event["data"]["object"] |= {"id": "pm_123"} | changes
+    return event
+
+
+def mandate_event(**changes):
+    event = deepcopy(FIXTURES["mandate.updated"])
+    event["data"]["object"] |= changes
+    return event
+
+
+def stated(event):
+    """Type and content of what a reading states on payments.v1."""
+    relay = read(event).relay
+    if relay is None:
+        return None
+    assert relay.topic == "payments.v1"
+    return dict(relay.headers)["ce_type"].decode(), orjson.loads(relay.value)
+
+
+class TestMethods:
+    @pytest.mark.parametrize(
+        "event_type", ["payment_method.automatically_updated", "payment_method.updated"]
+    )
+    def test_of_a_card_are_stated_with_what_it_looks_like(self, event_type):
+        fact_type, fact = stated(method_event(event_type))
+        assert fact_type == "method.updated"
+        assert fact == {
+            "processor": "stripe",
+            "payment_method_token": "pm_123",
+            "method": {"kind": "card", "label": "Visa", "last4": "4242", "expires": "2023-03"},
+            "updated_at": "2022-03-26T18:41:47Z",
+        }
+
+    def test_of_a_bank_account_are_stated_too(self):
+        account = {"bank_name": "STRIPE TEST BANK", "last4": "6789", "routing_number": "110000000"}
+        event = method_event(
+            "payment_method.updated", type="us_bank_account", us_bank_account=account
+        )
+        _, fact = stated(event)
+        assert fact["method"] == {
+            "kind": "us_bank_account",
+            "label": "STRIPE TEST BANK",
+            "last4": "6789",
+            "expires": None,
+        }
+
+    @pytest.mark.parametrize(
+        "changes", [{"type": "link", "link": {}}, {"type": "card", "card": None}, {"type": None}]
+    )
+    def test_of_other_kinds_are_kept_and_say_nothing(self, changes):
+        assert stated(method_event("payment_method.updated", **changes)) is None
+
+    def test_that_are_attached_say_nothing(self):
+        assert stated(FIXTURES["payment_method.attached"]) is None
+
+    @pytest.mark.parametrize(
+        ("path", "value", "field"),
+        [
+            ("data.object.card.last4", "42424242", "last4"),
+            ("data.object.card.exp_month", 13, "expires"),
+            ("data.object.id", "4242424242424242", "payment_method_token"),
+        ],
+    )
+    def test_that_look_like_none_are_refused_by_their_field(self, path, value, field):
+        event = changed(method_event("payment_method.updated"), path, value)
+        with pytest.raises(InvalidEventError) as refused:
+            read(event)
+        assert refused.value.field == "data.object"
+        assert field in refused.value.message
+        assert str(value) not in refused.value.message
+
+
+class TestMandates:
+    def test_that_are_inactive_are_withdrawn(self):
+        fact_type, fact = stated(mandate_event(status="inactive"))
+        assert fact_type == "mandate.withdrawn"
+        assert fact == {
+            "processor": "stripe",
+            "payment_method_token": "pm_000000000000000000000000",
+            "mandate_token": "mandate_000000000000000000000000",
+            "withdrawn_at": "2012-01-18T02:24:38Z",
+        }
+
+    @pytest.mark.parametrize("status", ["active", "pending", None])
+    def test_that_are_good_say_nothing(self, status):
+        assert stated(mandate_event(status=status)) is None

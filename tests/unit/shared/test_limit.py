@@ -5,7 +5,7 @@ import pytest
 
 from shared.errors import PermanentError, TransientError
 from shared.work.backoff import Backoff
-from shared.work.limit import AdaptiveLimit, Breaker, FixedLimit
+from shared.work.limit import AdaptiveLimit, Breaker, FixedLimit, RateLimit
 from shared.work.patience import patiently
 
 
@@ -159,6 +159,37 @@ class TestBackoff:
 
     def test_still_answers_after_an_outage_of_days(self):
         assert Backoff().delay(attempts=100_000, randomness=Always(1.0)) == timedelta(seconds=60)
+
+
+class TestRateLimit:
+    def test_spaces_turns_evenly(self):
+        found = RateLimit(per_second=4, monotonic=Time())
+        assert [found.reserve() for _ in range(4)] == [0, 0.25, 0.5, 0.75]
+
+    def test_lets_a_burst_through_and_no_more(self):
+        found = RateLimit(per_second=4, burst=3, monotonic=Time())
+        assert [found.reserve() for _ in range(5)] == [0, 0, 0, 0.25, 0.5]
+
+    def test_saves_no_more_than_its_burst_while_idle(self):
+        time = Time()
+        found = RateLimit(per_second=4, burst=2, monotonic=time)
+        found.reserve()
+        time.now += 3600
+        assert [found.reserve() for _ in range(3)] == [0, 0, 0.25]
+
+    def test_keeps_to_its_rate_over_time(self):
+        time = Time()
+        found = RateLimit(per_second=10, monotonic=time)
+        turns = 0
+        while time.now < 110.0:
+            if found.reserve() > 0.25:
+                # Whoever comes now has to wait: the caller does.
+                time.now += 0.25
+            turns += 1
+        assert turns <= 10 * 10 + 4
+
+    async def test_waits_for_nothing_when_it_is_its_turn(self):
+        await RateLimit(per_second=0.001, monotonic=Time()).wait()
 
 
 class TestPatience:

@@ -31,6 +31,18 @@ PROCESSOR = "stripe"
 
 _ACCOUNT_LENGTH_MAX = 64
 _FEE = re.compile(r"[0-9]{1,12}")
+BRANDS: Mapping[str, str] = MappingProxyType(
+    {
+        "amex": "American Express",
+        "diners": "Diners Club",
+        "discover": "Discover",
+        "jcb": "JCB",
+        "mastercard": "Mastercard",
+        "unionpay": "UnionPay",
+        "visa": "Visa",
+    }
+)
+"""Brands as customers know them; Stripe's names of others are shown as they are."""
 _FAILED_REFUND_STATUSES = frozenset({"failed", "canceled"})
 
 
@@ -323,7 +335,8 @@ def _method_updated(subject: _Subject) -> Fact | None:
     if not isinstance(details, dict):
         return None
     month, year = details.get("exp_month"), details.get("exp_year")
-    label = details.get("brand") if kind == MethodKind.CARD else details.get("bank_name")
+    brand = plain(details.get("brand"), 40)
+    label = BRANDS.get(brand or "", brand) if kind == MethodKind.CARD else details.get("bank_name")
     method = PaymentMethod(
         kind="card" if kind == MethodKind.CARD else "us_bank_account",
         label=plain(label, 40) or "",
@@ -354,7 +367,8 @@ def _stated(relay: Callable[[_Subject], Fact | None], subject: _Subject) -> Fact
     try:
         return relay(subject)
     except ValidationError as error:
-        raise InvalidEventError(field="data.object", message=f"is not {describe(error)}") from None
+        message = f"is not understood: {describe(error)}"
+        raise InvalidEventError(field="data.object", message=message) from None
 
 
 def _intent_references(subject: _Subject) -> tuple[str, ...]:

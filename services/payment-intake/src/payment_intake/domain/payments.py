@@ -415,7 +415,8 @@ def _failed(
         claim = Claim(
             payment.amount_cents or 0, failed.failed_at or observation.at, None, observation.code
         )
-        over = tuple(dict.fromkeys((*failed.book.declines, attempt)))
+        is_new = observation.heard is Heard.FAILED and not is_known
+        over = (*failed.book.declines, attempt) if is_new else failed.book.declines
         book = replace(failed.book, returned=claim, declines=over)
         return Change(payment=replace(failed, book=book))
     if observation.heard is Heard.CANCELLED or is_known:
