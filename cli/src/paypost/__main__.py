@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from paypost.commands.autopay import autopay_app
 from paypost.commands.cis import cis_app
 from paypost.commands.dead import dead_app
 from paypost.commands.demo import demo
@@ -33,6 +34,7 @@ def build_app() -> typer.Typer:
     app.add_typer(trigger_app, name="trigger")
     app.command()(trace)
     app.command("verify")(verify_command)
+    app.add_typer(autopay_app, name="autopay")
     app.add_typer(suspense_app, name="suspense")
     app.add_typer(dead_app, name="dead")
     app.add_typer(mail_app, name="mail")

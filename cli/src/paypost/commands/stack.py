@@ -34,6 +34,8 @@ NEXT = (
     ("paypost trigger stripe card --account 1001 --amount 84.50 --wait", "a card payment"),
     ("paypost trigger stripe card --account 'A-####' --accounts 50 --count 1000 --wait", "a load"),
     ("paypost trace pi_…", "one payment's way over all services"),
+    ("paypost trigger enrol 1001 --maximum 200", "autopay, with a maximum"),
+    ("paypost autopay show 1001", "an account's autopay, and what comes next"),
     ("paypost cis set down=true", "let the CIS fail; `paypost cis reset` brings it back"),
     ("paypost verify --wait 30", "prove that nothing is lost and nothing doubled"),
 )
@@ -54,7 +56,10 @@ def up(
     one JSON document once everything is ready.
     """
     name = stack or default_stack_name()
-    err.print(f"Starting Paypost as stack [bold]{name}[/]: Kafka, PostgreSQL, 3 services, a CIS …")
+    err.print(
+        f"Starting Paypost as stack [bold]{name}[/]: "
+        f"Kafka, PostgreSQL, {len(SERVICES)} services, a CIS …"
+    )
     with exit_on_signals():
         try:
             with start_shown() as on_event:
@@ -161,6 +166,7 @@ def _print_addresses(state: StackState) -> None:
         ("webhooks in (Stripe)", f"{urls['payment-intake']}/webhooks/stripe"),
         ("webhooks in (portal)", f"{urls['payment-intake']}/portal/events"),
         ("payments, live (portal's API)", f"{urls['payment-intake']}/payments"),
+        ("autopay (operator's and portal's API)", f"{urls['autopay-scheduler']}/autopay/report"),
         ("suspense (operator's API)", f"{urls['cis-poster']}/suspense"),
         ("reference CIS", urls["cis"]),
         ("inbox of all customers", urls["mail"]),

@@ -33,6 +33,7 @@ from paypost.commands.terminal import (
     run,
     table_of,
 )
+from paypost.commands.trigger_autopay import trigger_bill, trigger_enrol, trigger_word
 from paypost.simulators.processor.delivery import Disorder
 from paypost.simulators.processor.processor import Order, UnknownScenarioError, expand_accounts
 from paypost.simulators.processor.scenarios import SCENARIOS, SINGLE_EVENTS
@@ -58,7 +59,8 @@ from shared.contracts.portal import (
 )
 
 trigger_app = typer.Typer(
-    no_args_is_help=True, help="Make payments happen, as the processor and the portal would."
+    no_args_is_help=True,
+    help="Make things happen, as the processor, the portal and the CIS would.",
 )
 
 NAMES = ", ".join((*SCENARIOS, *SINGLE_EVENTS))
@@ -437,3 +439,8 @@ def _fact(
             return CustomerRegistered(**contact, registered_at=now)
         case Said.CONTACT:
             return ContactChanged(**contact, email_opted_out=opted_out, changed_at=now)
+
+
+trigger_app.command("enrol")(trigger_enrol)
+trigger_app.command("bill")(trigger_bill)
+trigger_app.command("autopay")(trigger_word)

@@ -1,4 +1,4 @@
-"""What the CIS states of bills: facts of `bills.v1`, as its feed publishes them, keyed by account."""
+"""What the CIS states of bills: facts of `bills.v1`, keyed by account, as its feed does."""
 
 from __future__ import annotations
 
