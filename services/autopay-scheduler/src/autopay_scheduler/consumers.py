@@ -127,14 +127,31 @@ def build_router(
             await _each(batch, to_outcome, follow_charges)
             await _each(batch, to_method_news, follow_methods)
 
-        await inbox.deliver(message, follow)
+        await inbox.deliver(message, follow, passes_by=is_of_no_charge)
 
     @on_batches(router, stream=NOTIFICATIONS, group=group)
     async def on_notifications(message: KafkaMessage) -> None:
         """Keep whether the customers were told of charges."""
-        await inbox.deliver(message, lambda batch: _each(batch, to_noticed, keep_notices))
+        await inbox.deliver(
+            message,
+            lambda batch: _each(batch, to_noticed, keep_notices),
+            passes_by=is_of_no_announcement,
+        )
 
     return router
+
+
+def is_of_no_charge(value: bytes) -> bool:
+    """Return whether a payment's fact shows at once that autopay has not asked for it.
+
+    By the form in which payment-intake writes it; any other form is decoded.
+    """
+    return b'"charge_id":null' in value
+
+
+def is_of_no_announcement(value: bytes) -> bool:
+    """Return whether a notification shows at once that it tells of what is on the ledger."""
+    return b'"kind":"posted"' in value or b'"kind":"reversed"' in value
 
 
 async def _each(

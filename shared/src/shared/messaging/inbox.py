@@ -30,6 +30,8 @@ PATIENCE_SECONDS = 120.0
 """How long one batch is waited for before Kafka is asked for it again; below the poll interval."""
 
 Handler = Callable[[Sequence[Received]], Awaitable[None]]
+PassesBy = Callable[[bytes], bool]
+"""Whether a record's value shows, undecoded, that it is no concern of the service."""
 
 
 class InboxMetrics(Protocol):
@@ -129,6 +131,10 @@ async def decode_nothing(message: KafkaMessage) -> KafkaMessage:
     return message
 
 
+def _passes(record: ConsumerRecord[Any, Any], passes_by: PassesBy | None) -> bool:
+    return passes_by is not None and record.value is not None and passes_by(record.value)
+
+
 class Inbox:
     """One service's way of taking records: shared by all of its subscribers."""
 
@@ -148,8 +154,13 @@ class Inbox:
         self._patience_seconds = patience_seconds
         self.progress = ConsumerProgress()
 
-    async def deliver(self, message: KafkaMessage, handle: Handler) -> None:
+    async def deliver(
+        self, message: KafkaMessage, handle: Handler, *, passes_by: PassesBy | None = None
+    ) -> None:
         """Hand the readable facts of a batch to `handle`, in order; see the module's invariant.
+
+        What `passes_by` recognises is not decoded: a service that needs few of a busy stream's
+        facts spends nothing on the others.
 
         Raises:
             TransientError: what the handler needs stayed away past the patience; the batch is
@@ -159,7 +170,8 @@ class Inbox:
         stream = records[0].topic
         self.progress.begun(stream=stream, at=self._clock())
         try:
-            readable = await self._read(records)
+            concerned = [each for each in records if not _passes(each, passes_by)]
+            readable = await self._read(concerned)
             if readable:
                 await self._handle(readable, handle)
             self._metrics.consumed(stream=stream, count=len(records))
