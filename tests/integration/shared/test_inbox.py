@@ -71,6 +71,7 @@ class Service:
         self.handled: list[str] = []
         self.batches: list[list[str]] = []
         self.handle = self.keep
+        self.passes_by = None
         self.metrics = ServiceMetrics(prefix="test")
         self.dead_letters = RecordProducer(bootstrap_servers=bootstrap, client_id="test")
         self.inbox = Inbox(
@@ -103,7 +104,7 @@ class Service:
 
         @on_batches(router, stream=BILLS, group=group)
         async def on_bills(message: KafkaMessage) -> None:
-            await self.inbox.deliver(message, self._mine)
+            await self.inbox.deliver(message, self._mine, passes_by=self.passes_by)
 
         broker = build_broker(settings=self.settings, client_id="test")
         broker.include_router(router)
@@ -163,6 +164,16 @@ class TestPoison:
         assert int(story["dead_offset"]) >= 1
         assert story["dead_first_failure"] == story["dead_last_failure"]
         assert service.counted("dead_letters_total", stream="bills.v1", reason=reason) >= 1
+
+    async def test_and_what_passes_by_is_neither_handled_nor_buried(self, topics, account):
+        service = Service(topics, account)
+        service.passes_by = lambda value: b'"B-2"' in value
+        unreadable = bill(account, 2, value=b'{"bill_reference":"B-2"')
+        await send(topics, bill(account, 1), bill(account, 2), unreadable, bill(account, 3))
+        async with service.consuming():
+            await service.has_handled("B-1", "B-3")
+        assert await letters(topics, account) == []
+        assert service.counted("consumed_records_total", stream="bills.v1") >= 4
 
     async def test_that_only_the_handler_cannot_bear_dies_alone(self, topics, account):
         service = Service(topics, account)
