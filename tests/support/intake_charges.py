@@ -11,10 +11,17 @@ from unittest.mock import patch
 from uuid import UUID, uuid4
 
 import aiohttp
+import orjson
 from aiohttp import web
 from tests.integration.simulators.counterparts import free_port, running
 from tests.support.intake import FIELDS, NOW, TRACE, heard, incoming, policy
-from tests.support.intake_service import eventually_async
+from tests.support.intake_database import IntakeDatabase, sqlalchemy_url
+from tests.support.intake_service import (
+    RunningIntake,
+    eventually_async,
+    intake_settings,
+    records_on,
+)
 
 from payment_intake.adapters.stripe_gateway import StripeGateway
 from payment_intake.domain import Heard, Observation, Payment
@@ -30,6 +37,7 @@ from payment_intake.domain.charges import (
 from payment_intake.domain.declines import decline_category
 from payment_intake.metrics import Metrics
 from payment_intake.ports import Store
+from payment_intake.settings import Settings
 from payment_intake.usecases import (
     ChargeDue,
     Charging,
@@ -42,7 +50,11 @@ from payment_intake.usecases import (
 from paypost.simulators.processor.tokens import behaviour_of
 from shared.contracts.autopay import ChargeCancelled, ChargeRequested
 from shared.contracts.enrolments import PaymentMethod
+from shared.contracts.fact import Fact
+from shared.contracts.streams import AUTOPAY, PAYMENTS
+from shared.contracts.wire import encode
 from shared.ids import uuid7
+from shared.messaging.producer import RecordProducer
 from shared.work.backoff import Backoff
 from shared.work.batcher import MicroBatcher
 from shared.work.lanes import Lanes
@@ -500,3 +512,58 @@ def again(asked: ChargeRequested, **changes: Any) -> ChargeRequested:
     return asked.model_copy(
         update={"attempt": asked.attempt + 1, "requested_at": datetime.now(UTC)} | changes
     )
+
+
+def settings_for(rows: IntakeDatabase, topics: str, **changes: Any) -> Settings:
+    """Settings of a service that charges, and is quick to notice what is amiss."""
+    fields = {
+        "database_url": sqlalchemy_url(rows.database),
+        "kafka": topics,
+        "stripe_api_key": STRIPE_KEY,
+        "charges_per_second": 200,
+        "charge_timeout_seconds": 0.6,
+        "charge_lease_seconds": 3.0,
+        "charge_retry_initial_seconds": 0.1,
+        "charge_retry_cap_seconds": 0.5,
+        "charge_breaker_pause_seconds": 0.1,
+        "charge_breaker_pause_seconds_max": 0.5,
+        "charge_recovery_interval_seconds": 0.05,
+        "kafka_session_timeout_seconds": 2,
+    }
+    return intake_settings(**(fields | changes))
+
+
+async def ask(producer: RecordProducer, *facts: Fact) -> None:
+    """State facts as autopay-scheduler does."""
+    await producer.publish([encode(fact, stream=AUTOPAY) for fact in facts])
+
+
+async def facts_of(topics: str, charge_id: UUID) -> list[tuple[str, Any]]:
+    """Type and content of every fact about a charge, in its order, each once."""
+    found: dict[bytes, tuple[str, Any]] = {}
+    for record in await records_on(bootstrap=topics, topic=PAYMENTS.name):
+        headers = dict(record.headers)
+        content = orjson.loads(record.value)
+        if content.get("charge_id") == str(charge_id):
+            found.setdefault(headers["ce_id"], (headers["ce_type"].decode(), content))
+    return list(found.values())
+
+
+async def eventually_stated(topics: str, charge_id: UUID, *types: str) -> list[Any]:
+    """Wait until these, and no others, are stated of a charge; return them."""
+
+    async def are_stated() -> bool:
+        return len(await facts_of(topics, charge_id)) >= len(types)
+
+    await eventually_async(are_stated, timeout_seconds=30)
+    facts = await facts_of(topics, charge_id)
+    assert [fact_type for fact_type, _ in facts] == list(types)
+    return [content for _, content in facts]
+
+
+async def eventually_status(intake: RunningIntake, charge_id: UUID, status: str) -> None:
+    async def is_there() -> bool:
+        found, charge = await intake.get(f"/charges/{charge_id}")
+        return bool(found == 200 and charge["status"] == status)
+
+    await eventually_async(is_there, timeout_seconds=30)

@@ -8,32 +8,28 @@ import orjson
 import pytest
 from tests.support.intake_charges import (
     CENTS,
-    STRIPE_KEY,
     again,
+    ask,
     cancelled_fact,
     counterpart,
+    eventually_stated,
+    eventually_status,
+    facts_of,
     requested_fact,
+    settings_for,
 )
-from tests.support.intake_database import intake_database, sqlalchemy_url
+from tests.support.intake_database import intake_database
 from tests.support.intake_service import (
     API_KEY,
     STRIPE_SECRET,
-    eventually_async,
-    intake_process,
-    intake_settings,
-    records_on,
     running_intake,
 )
 
 from shared.contracts.enrolments import PaymentMethod
-from shared.contracts.streams import AUTOPAY, PAYMENTS
 from shared.contracts.topics import create_topics
-from shared.contracts.wire import encode
 from shared.messaging.producer import RecordProducer
 
 BANK = {"method": PaymentMethod(kind="us_bank_account", label="Bank", last4="6789")}
-TIMEOUT_SECONDS = 0.6
-LEASE_SECONDS = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -46,24 +42,6 @@ async def rows(database):
 async def topics(kafka):
     await create_topics(bootstrap_servers=kafka.bootstrap, replication_factor=1)
     return kafka.bootstrap
-
-
-def settings_for(rows, topics, **changes):
-    fields = {
-        "database_url": sqlalchemy_url(rows.database),
-        "kafka": topics,
-        "stripe_api_key": STRIPE_KEY,
-        "charges_per_second": 200,
-        "charge_timeout_seconds": TIMEOUT_SECONDS,
-        "charge_lease_seconds": LEASE_SECONDS,
-        "charge_retry_initial_seconds": 0.1,
-        "charge_retry_cap_seconds": 0.5,
-        "charge_breaker_pause_seconds": 0.1,
-        "charge_breaker_pause_seconds_max": 0.5,
-        "charge_recovery_interval_seconds": 0.05,
-        "kafka_session_timeout_seconds": 2,
-    }
-    return intake_settings(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -93,41 +71,6 @@ async def producer(topics):
     found = RecordProducer(bootstrap_servers=topics, client_id="test", security={})
     yield found
     await found.close()
-
-
-async def ask(producer, *facts):
-    await producer.publish([encode(fact, stream=AUTOPAY) for fact in facts])
-
-
-async def facts_of(topics, charge_id):
-    """Type and content of every fact about a charge, in its order, each once."""
-    found = {}
-    for record in await records_on(bootstrap=topics, topic=PAYMENTS.name):
-        headers = dict(record.headers)
-        content = orjson.loads(record.value)
-        if content.get("charge_id") == str(charge_id):
-            found.setdefault(headers["ce_id"], (headers["ce_type"].decode(), content))
-    return list(found.values())
-
-
-async def eventually_stated(topics, charge_id, *types):
-    """Wait until these, and no others, are stated of a charge; return them."""
-
-    async def are_stated():
-        return len(await facts_of(topics, charge_id)) >= len(types)
-
-    await eventually_async(are_stated, timeout_seconds=30)
-    facts = await facts_of(topics, charge_id)
-    assert [fact_type for fact_type, _ in facts] == list(types)
-    return [content for _, content in facts]
-
-
-async def eventually_status(intake, charge_id, status):
-    async def is_there():
-        found, charge = await intake.get(f"/charges/{charge_id}")
-        return found == 200 and charge["status"] == status
-
-    await eventually_async(is_there, timeout_seconds=30)
 
 
 class TestCharge:
@@ -341,41 +284,3 @@ class TestSwitch:
     async def test_says_that_it_does_not_know_a_charge(self, intake):
         assert (await intake.get(f"/charges/{uuid4()}"))[0] == 404
         assert (await intake.get("/charges/not-one"))[0] == 422
-
-
-class TestProcess:
-    async def test_that_is_killed_with_a_charge_in_hand_has_charged_once(
-        self, rows, topics, processor, producer
-    ):
-        settings = settings_for(rows, topics, stripe_api_base=processor.url)
-        await processor.switch(answer_delay_ms=400, webhooks_off=True)
-        asked = requested_fact()
-
-        async def is_made():
-            return (await processor.charged(asked.charge_id))["count"] == 1
-
-        async def is_settled():
-            return await rows.count("charges", f"id = '{asked.charge_id}' AND status = 'charged'")
-
-        with intake_process(settings) as process:
-            await ask(producer, asked)
-            await eventually_async(is_made, timeout_seconds=40)
-            process.kill()
-            assert process.wait(timeout=10) != 0
-        assert not await is_settled()
-        await processor.reset()
-        with intake_process(settings):
-            await eventually_async(is_settled, timeout_seconds=40)
-        await eventually_stated(topics, asked.charge_id, "payment.accepted")
-        assert (await processor.charged(asked.charge_id))["count"] == 1
-
-    async def test_without_a_key_lets_requests_wait_and_takes_webhooks(
-        self, rows, topics, producer
-    ):
-        settings = settings_for(rows, topics, stripe_api_key=None)
-        asked = requested_fact()
-        async with running_intake(settings) as keyless:
-            await ask(producer, asked)
-            await eventually_status(keyless, asked.charge_id, "due")
-            _, switch = await keyless.operate("GET", "/charges/switch")
-            assert (switch["is_paused"], switch["can_charge"]) == (False, False)
