@@ -159,6 +159,8 @@ class TestImportedRows:
         """With a bill due, every job run every day of four months, and every account to plan."""
         await rows.know("A-1", "A-2", "A-3")
         await imports(rows, a_row("A-1", amount="fixed", fixed_cents="4000"), a_row("A-2"))
+        # Beside them one who did enrol: what is run here does charge where it may.
+        await rows.enrol("A-3")
         for account in ("A-1", "A-2", "A-3"):
             for month in (3, 4, 5, 6):
                 await rows.bill(account, date(2026, month, 20))
@@ -185,9 +187,12 @@ class TestImportedRows:
         for close in app.service.closes:
             await close()
         assert await rows.count("plans_due") == 0
-        assert await rows.count("charges") == 0
-        assert await rows.count("enrolments") == 0
-        assert {kind for kind, *_ in await rows.facts()} == {"enrolment.invited"}
+        charged = await rows.fetch("SELECT DISTINCT account_id FROM charges")
+        assert [row["account_id"] for row in charged] == ["A-3"]
+        assert await rows.count("enrolments", "account_id <> 'A-3'") == 0
+        facts = await rows.facts()
+        assert {kind for kind, account, _ in facts if account != "A-3"} == {"enrolment.invited"}
+        assert "charge.announced" in {kind for kind, account, _ in facts if account == "A-3"}
         assert await rows.count("reenrolments", "status = 'past'") == 2
 
 
