@@ -12,9 +12,25 @@ import asyncpg
 
 from paypost.remote import Remote
 from paypost.stack.state import StackState
+from paypost.trace.autopay import ChargeStory, charge_of_payment, read_charge
+from paypost.trace.moments import (
+    Moment,
+    as_json,
+    at_mail_server,
+    at_notifier,
+    in_order,
+    read_inbox,
+)
 
-MAILS_READ_MAX = 20_000
-MAILS_IN_PAGE = 1_000
+__all__ = [
+    "Moment",
+    "PaymentNotFoundError",
+    "Timeline",
+    "find_payment",
+    "read_inbox",
+    "read_timeline",
+]
+
 WAIT_TOLD_SECONDS = 1.0
 
 _FIND = """
@@ -40,28 +56,10 @@ class PaymentNotFoundError(Exception):
 
     def __init__(self, *, name: str) -> None:
         super().__init__(
-            f"no payment is known as {name!r}; give Paypost's id or the processor's reference"
+            f"nothing is known as {name!r}; give Paypost's id of a payment, a charge or an "
+            "enrolment, or the processor's reference"
         )
         self.name = name
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """One thing that happened to a payment.
-
-    Attributes:
-        at: when.
-        where: the service, or who else.
-        what: the step.
-        detail: with what outcome, or why.
-        movement_id: which of the payment's movements it is about, where it is about one.
-    """
-
-    at: datetime
-    where: str
-    what: str
-    detail: str = ""
-    movement_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +73,7 @@ class Timeline:
         movements: what was to reach the ledger and the customer, with how far each has come.
         moments: in the order of time.
         start: what the times are relative to: its acceptance, or the first word of it.
+        charge: the charge of autopay that it is, where it is one.
     """
 
     payment_id: UUID
@@ -83,10 +82,11 @@ class Timeline:
     movements: tuple[Mapping[str, Any], ...]
     moments: tuple[Moment, ...]
     start: datetime
+    charge: ChargeStory | None = None
 
     def waits(self) -> list[str]:
         """What has not come yet, for each movement, and why as far as it is known."""
-        found = []
+        found = list(self.charge.waits()) if self.charge is not None else []
         for movement in self.movements:
             step = {
                 "announced": "to be posted",
@@ -111,18 +111,10 @@ class Timeline:
             "amount_cents": self.payment["amount_cents"],
             "fee_cents": self.payment["fee_cents"],
             "currency": self.payment["currency"],
+            "charge_id": self.charge.charge_id if self.charge is not None else None,
+            "enrolment_id": self.charge.enrolment_id if self.charge is not None else None,
             "waits": self.waits(),
-            "moments": [
-                {
-                    "at": moment.at,
-                    "after_seconds": round((moment.at - self.start).total_seconds(), 6),
-                    "where": moment.where,
-                    "what": moment.what,
-                    "detail": moment.detail,
-                    "movement_id": moment.movement_id,
-                }
-                for moment in self.moments
-            ],
+            "moments": as_json(self.moments, start=self.start),
         }
 
 
@@ -164,12 +156,21 @@ async def read_timeline(
         " ORDER BY reference DESC",
         payment_id,
     )
+    told = await connection.fetch(
+        "SELECT id FROM notifier.notifications WHERE payment_id = $1", payment_id
+    )
+    notices = [row["id"] for row in told]
+    charge_id = await charge_of_payment(connection=connection, payment_id=payment_id)
+    charge = await read_charge(connection=connection, charge_id=charge_id) if charge_id else None
+    if charge is not None:
+        notices += charge.notification_ids
     moments = [
+        *(charge.moments if charge is not None else ()),
         *await _at_intake(connection, payment_id, payment, movements),
         *await _at_poster(connection, payment_id),
         *await _at_cis(state, [row["id"] for row in movements if row["kind"] != "decline"]),
-        *await _at_notifier(connection, payment_id),
-        *await _at_mail(connection, state, payment_id),
+        *await at_notifier(connection, notices),
+        *await at_mail_server(connection, state, notices),
     ]
     start = movements[0]["accepted_at"] if movements else payment["created_at"]
     return Timeline(
@@ -177,8 +178,9 @@ async def read_timeline(
         names=tuple(row["reference"] for row in names),
         payment=dict(payment),
         movements=tuple(dict(row) for row in movements),
-        moments=tuple(sorted(moments, key=lambda moment: moment.at)),
+        moments=in_order(moments),
         start=start,
+        charge=charge,
     )
 
 
@@ -344,82 +346,3 @@ async def _at_cis(state: StackState, keys: Sequence[UUID]) -> list[Moment]:
         for found in answer["answers"]
         if found["outcome"] == "exists"
     ]
-
-
-async def _at_notifier(connection: asyncpg.Connection[Any], payment_id: UUID) -> list[Moment]:
-    where = "notifier"
-    moments = []
-    notices = await connection.fetch(
-        "SELECT * FROM notifier.notifications WHERE payment_id = $1", payment_id
-    )
-    for row in notices:
-        moments.append(
-            Moment(
-                at=row["taken_at"],
-                where=where,
-                what=f"took {row['kind']!r}",
-                movement_id=row["posting_key"],
-            )
-        )
-        if row["settled_at"] is not None:
-            moments.append(
-                Moment(
-                    at=row["settled_at"],
-                    where=where,
-                    what=f"{row['kind']!r} {row['status']}",
-                    detail=row["reason"] or row["message_id"] or "",
-                    movement_id=row["posting_key"],
-                )
-            )
-    attempts = await connection.fetch(
-        "SELECT * FROM notifier.failed_attempts WHERE notification_id = ANY($1::uuid[])",
-        [row["id"] for row in notices],
-    )
-    moments += [
-        Moment(
-            at=row["at"],
-            where=where,
-            what=f"attempt: {row['outcome']}",
-            detail=f"{row['reason'] or ''} after {row['duration_ms']} ms".strip(),
-        )
-        for row in attempts
-    ]
-    return moments
-
-
-async def _at_mail(
-    connection: asyncpg.Connection[Any], state: StackState, payment_id: UUID
-) -> list[Moment]:
-    rows = await connection.fetch(
-        "SELECT n.message_id, n.posting_key, c.email FROM notifier.notifications n"
-        " JOIN notifier.contacts c ON c.account_id = n.account_id"
-        " WHERE n.payment_id = $1 AND n.message_id IS NOT NULL AND c.email IS NOT NULL",
-        payment_id,
-    )
-    wanted = {row["message_id"]: row["posting_key"] for row in rows}
-    moments = []
-    async with Remote(base_url=state.http_urls["mail"]) as mail:
-        for address in sorted({row["email"] for row in rows}):
-            moments += [
-                Moment(
-                    at=datetime.fromisoformat(message["received_at"]),
-                    where="mail server",
-                    what=f"has mail {message['id']}",
-                    detail=message["subject"],
-                    movement_id=wanted[message["message_id"]],
-                )
-                for message in await read_inbox(mail=mail, to=address)
-                if message["message_id"] in wanted
-            ]
-    return moments
-
-
-async def read_inbox(*, mail: Remote, to: str) -> list[dict[str, Any]]:
-    """The mails to an address, oldest first, without their bodies."""
-    found: list[dict[str, Any]] = []
-    after: int | None = 0
-    while after is not None and len(found) < MAILS_READ_MAX:
-        page = await mail.get("/messages", to=to, after=after, limit=MAILS_IN_PAGE)
-        found += page["messages"]
-        after = page["next"]
-    return found
