@@ -51,6 +51,9 @@ def refusal_of(*, status: int, body: bytes, url: str) -> RefusedRequestError:
         title = str(problem.get("title", ""))
         detail = problem.get("detail")
         errors = [each for each in problem.get("errors") or () if isinstance(each, dict)]
+        if any(each.get("message") == detail for each in errors):
+            # Said by its field, or its line, already.
+            detail = None
     except (orjson.JSONDecodeError, AttributeError):
         title, detail, errors = body.decode(errors="replace")[:200], None, []
     return RefusedRequestError(

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -28,6 +29,7 @@ from paypost.commands.terminal import (
     err,
     load_state,
     out,
+    plain,
     print_json,
     run,
     table_of,
@@ -68,6 +70,7 @@ class Half:
     Attributes:
         service: which one.
         stops: what it holds.
+        goes_on: what it may be doing where it does not answer.
         is_paused: None where it did not answer.
         changed_at: when it was last turned, where that is known.
         problem: why it did not answer.
@@ -75,6 +78,7 @@ class Half:
 
     service: str
     stops: str
+    goes_on: str
     is_paused: bool | None
     changed_at: str | None = None
     problem: str | None = None
@@ -97,8 +101,18 @@ class Half:
 
 
 _HALVES = (
-    ("autopay-scheduler", "/autopay", "no new charge is asked for"),
-    ("payment-intake", "/charges", "nothing that was asked for is sent to the processor"),
+    (
+        "autopay-scheduler",
+        "/autopay",
+        "no new charge is asked for",
+        "it may still be asking for charges",
+    ),
+    (
+        "payment-intake",
+        "/charges",
+        "nothing that was asked for is sent to the processor",
+        "it may still be sending charges to the processor",
+    ),
 )
 
 # What was asked for may be at the processor already: a pause does not call it back.
@@ -271,11 +285,12 @@ async def _both(
 
 async def _half(
     state: StackState,
-    half: tuple[str, str, str],
+    half: tuple[str, str, str, str],
     action: str | None,
     body: dict[str, str] | None,
 ) -> Half:
-    service, path, stops = half
+    service, path, stops, goes_on = half
+    found = partial(Half, service=service, stops=stops, goes_on=goes_on)
     try:
         async with (
             asyncio.timeout(SWITCH_SECONDS),
@@ -288,16 +303,10 @@ async def _half(
             else:
                 answer = await remote.post(f"{path}/{action}", body)
     except TimeoutError:
-        problem = f"no answer within {SWITCH_SECONDS:g} s"
-        return Half(service=service, stops=stops, is_paused=None, problem=problem)
+        return found(is_paused=None, problem=f"no answer within {SWITCH_SECONDS:g} s")
     except (RefusedRequestError, aiohttp.ClientError, OSError) as error:
-        return Half(service=service, stops=stops, is_paused=None, problem=str(error))
-    return Half(
-        service=service,
-        stops=stops,
-        is_paused=answer["is_paused"],
-        changed_at=answer["changed_at"],
-    )
+        return found(is_paused=None, problem=str(error))
+    return found(is_paused=answer["is_paused"], changed_at=answer["changed_at"])
 
 
 async def _read_under_way(state: StackState) -> dict[str, int] | None:
@@ -338,8 +347,8 @@ def _show_switch(
         holding = [other.service for other in halves if other.is_paused]
         others = f"{', '.join(holding)} is paused" if holding else "no half is known to be paused"
         err.print(
-            f"[bold red]{half.service} did not answer[/] ({half.problem}): whether {half.stops} "
-            f"is not known; {others}.".replace("[Errno", r"\[Errno"),
+            f"[bold red]{half.service} did not answer[/] ({plain(half.problem or '')}): "
+            f"{half.goes_on}; {others}.",
             soft_wrap=True,
         )
     if not is_as_wanted:

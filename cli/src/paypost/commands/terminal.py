@@ -130,11 +130,12 @@ def known_errors() -> Iterator[None]:
         raise SystemExit(EXIT_DOES_NOT_HOLD) from None
     except tuple(_SAID) as error:
         code, say = next(said for kind, said in _SAID.items() if isinstance(error, kind))
-        err.print(f"[bold red]paypost:[/] {_plain(say(error))}", soft_wrap=True)
+        err.print(f"[bold red]paypost:[/] {plain(say(error))}", soft_wrap=True)
         raise SystemExit(code) from None
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text in which nothing is taken for markup."""
     return text.replace("[", r"\[")
 
 

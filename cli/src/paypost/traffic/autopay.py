@@ -16,6 +16,7 @@ from uuid import UUID
 
 import asyncpg
 
+from paypost.simulators.processor.tokens import BANK_METHOD, behaviour_of
 from paypost.stack.state import StackState
 from paypost.traffic.portal import Way, say
 from shared.contracts.enrolments import AutopayRule, PaymentMethod
@@ -118,14 +119,24 @@ def subscriber_of(
     rule: AutopayRule | None = None,
     reference: str | None = None,
 ) -> Subscriber:
-    """A made-up enrolment for an account, always the same one."""
+    """A made-up enrolment for an account, always the same one; its method is what the token is."""
     return Subscriber(
         account=account,
         reference=reference or f"enr_{account}",
         token=token,
+        method=method_of(token=token),
         customer_token=f"cus_{fact_id(fact_type='customer', key=account).hex[:14]}",
         rule=rule or AutopayRule(),
     )
+
+
+def method_of(*, token: str) -> PaymentMethod:
+    """A payment method as the processor describes it, by its token."""
+    behaviour = behaviour_of(token)
+    last4 = (behaviour.last4 if behaviour is not None else "") or None
+    if behaviour is not None and behaviour.method_type == BANK_METHOD:
+        return PaymentMethod(kind="us_bank_account", label="Test Bank", last4=last4)
+    return VISA.model_copy(update={"last4": last4 or VISA.last4})
 
 
 async def state_words(*, state: StackState, words: Sequence[Fact], way: Way = Way.KAFKA) -> None:
