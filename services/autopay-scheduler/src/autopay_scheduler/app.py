@@ -261,8 +261,7 @@ def _loops(
 
         return run
 
-    async def measure() -> int:
-        await jobs.measure_backlog_once(now=clock())
+    async def measure_move() -> int:
         await move.measure()
         return 0
 
@@ -287,5 +286,9 @@ def _loops(
             3600.0, lambda: jobs.warn_of_expiry_once(now=clock()), name="warn_of_expiry"
         ),
         "invite_awaiting": lambda: every(interval, invite_some, name="invite_awaiting"),
-        "measure_backlog": lambda: every(5.0, measure, name="measure_backlog"),
+        "measure_backlog": lambda: every(
+            5.0, lambda: jobs.measure_backlog_once(now=clock()), name="measure_backlog"
+        ),
+        # It counts every imported row.
+        "measure_move": lambda: every(60.0, measure_move, name="measure_move"),
     }

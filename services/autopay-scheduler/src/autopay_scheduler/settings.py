@@ -98,6 +98,13 @@ class Settings(ServiceSettings):
             raise ValueError("days are whole numbers of 1 or more, each once")
         return days
 
+    @field_validator("invite_after_days", "invite_before_due_days")
+    @classmethod
+    def _no_negative_days(cls, days: list[int]) -> list[int]:
+        if any(day < 0 for day in days):
+            raise ValueError("days are whole numbers of 0 or more")
+        return days
+
     @field_validator("retry_days")
     @classmethod
     def _in_order(cls, days: list[int]) -> list[int]:

@@ -563,6 +563,7 @@ def _owed_of(row: Row[Any]) -> Owed:
         paid_since_cents=row.paid_since_cents,
         balance_cents=row.balance_cents,
         open_cents=row.open_cents,
+        is_newest=row.is_newest,
     )
 
 
@@ -629,6 +630,7 @@ def _situation(
                 statement_cents=amount_cents,
                 paid_since_cents=paid_cents - paid_before_cents,
                 currency=currency,
+                stated_at=stated_at,
                 has_old_draft=bool(drafts)
                 and has_old_draft(
                     due_date,
@@ -637,7 +639,7 @@ def _situation(
                     late_grace_days=unit.late_grace_days,
                 ),
             )
-            for reference, due_date, amount_cents, paid_before_cents, currency in bills
+            for reference, due_date, amount_cents, paid_before_cents, currency, stated_at in bills
             if reference is not None
         ],
         charges={row.id: charge_record(row) for row in held},

@@ -224,7 +224,7 @@ CLAIM_PLANS = text(
 # For the driver's own session: read by position, one row for each bill of each account.
 SITUATIONS = f"""
     SELECT {_ENROLMENT}, a.balance_cents, a.paid_cents, b.bill_reference, b.due_date,
-        b.amount_cents, b.paid_before_cents, b.currency
+        b.amount_cents, b.paid_before_cents, b.currency, b.stated_at
     FROM unnest($1::text[]) AS r(account_id)
     JOIN autopay_scheduler.enrolments e
       ON e.account_id = r.account_id AND e.status IN ('active', 'paused')
@@ -282,6 +282,11 @@ OWED = text(
     SELECT r.id, a.balance_cents, b.status = 'open' AS is_open,
         b.status = 'open' AND b.due_date = r.due_date AS is_billed,
         coalesce(b.amount_cents, 0) AS statement_cents,
+        NOT EXISTS (
+            SELECT FROM autopay_scheduler.bills later
+            WHERE later.account_id = r.account_id AND later.status = 'open'
+              AND later.due_date > r.due_date
+        ) AS is_newest,
         coalesce(a.paid_cents - b.paid_before_cents, 0) AS paid_since_cents,
         coalesce((
             SELECT sum(coalesce(o.paid_cents, o.requested_cents))

@@ -72,8 +72,8 @@ bills = Table(
     Column("status", Text, nullable=False),
     PrimaryKeyConstraint("account_id", "bill_reference"),
     CheckConstraint(one_of("status", BillStatus), name="bills_status_known"),
-    # Preview, lapse report: what is due when.
-    Index("bills_due_date", "due_date", postgresql_where=text("status = 'open'")),
+    # Lapse report: what is due when, page by page.
+    Index("bills_due_date", "due_date", "account_id", postgresql_where=text("status = 'open'")),
 )
 
 plans_due = Table(

@@ -87,7 +87,7 @@ def upgrade() -> None:
     op.create_index(
         "bills_due_date",
         "bills",
-        ["due_date"],
+        ["due_date", "account_id"],
         unique=False,
         schema="autopay_scheduler",
         postgresql_where=sa.text("status = 'open'"),
