@@ -488,3 +488,29 @@ class TestHasAutopay:
             assert not await has_autopay(connection=connection)
         finally:
             await connection.close()
+
+
+class TestAMovedClock:
+    """The scheduler's clock can be moved ahead to try out the days to come."""
+
+    async def test_makes_due_what_is_due_by_it(self, autopay):
+        await autopay.fill(charges=1)
+        await autopay.connection.execute(
+            "UPDATE autopay_scheduler.charges SET status = 'announced',"
+            " act_at = now() + interval '3 days'"
+        )
+        connection = autopay.connection
+        assert (await read_pending(connection=connection)).charges == 0
+        ahead = await read_pending(connection=connection, ahead=timedelta(days=4))
+        assert ahead.charges == 1
+
+    def test_is_the_clock_by_which_due_dates_are_past(self, autopay):
+        books = DatabaseAutopayBooks(
+            connection=autopay.connection,
+            at=NOW,
+            charges_journal_path=None,
+            zone=CHICAGO,
+            late_grace_days=3,
+            clock_ahead=timedelta(days=40),
+        )
+        assert books.today.isoformat() == "2025-05-04"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -19,6 +20,7 @@ from paypost.commands.terminal import (
     run,
     table_of,
 )
+from paypost.verify.autopay import Terms
 from paypost.verify.compare import Fault
 from paypost.verify.report import Places, Report, verify
 
@@ -34,6 +36,9 @@ def verify_command(
     expect_dead: Annotated[
         int, typer.Option(help="How many dead letters and rejected webhooks there should be.")
     ] = 0,
+    days_ahead: Annotated[
+        float, typer.Option(min=0, help="How far autopay-scheduler's clock was moved ahead.")
+    ] = 0.0,
     database_url: Annotated[
         str | None, typer.Option(help="Another PostgreSQL than the stack's own, as superuser.")
     ] = None,
@@ -48,7 +53,11 @@ def verify_command(
     processor's own book: each due enrolment is charged once, or there is a reason. Exit code 1 if
     anything differs; every difference is named. On a stack that is at work, give --wait.
     """
-    places = Places.of(state=load_state(stack), database_url=database_url)
+    places = Places.of(
+        state=load_state(stack),
+        database_url=database_url,
+        terms=Terms(clock_ahead=timedelta(days=days_ahead)),
+    )
     with err.status("Comparing the books …"):
         report = run(verify(places=places, wait_seconds=wait, expect_dead=expect_dead))
     if as_json:

@@ -51,6 +51,8 @@ class Terms:
     late_grace_days: int = 3
     charges_unnotified: bool = False
     """Whether a notice that could not be delivered counts from the day on which it was tried."""
+    clock_ahead: timedelta = timedelta()
+    """How far autopay-scheduler's clock was moved, as its setting `clock_offset_seconds` says."""
 
 
 @dataclass(slots=True)

@@ -120,6 +120,7 @@ class DatabaseAutopayBooks:
         charges_journal_path: the processor's own book, if there is one.
         zone: the city's.
         late_grace_days: how long after its day a charge is still made.
+        clock_ahead: how far the scheduler's clock was moved.
     """
 
     connection: asyncpg.Connection[Any]
@@ -127,11 +128,12 @@ class DatabaseAutopayBooks:
     charges_journal_path: Path | None
     zone: ZoneInfo
     late_grace_days: int
+    clock_ahead: timedelta = timedelta()
 
     @property
     def today(self) -> date:
-        """The city's day."""
-        return self.at.astimezone(self.zone).date()
+        """The city's day, by the scheduler's clock."""
+        return (self.at + self.clock_ahead).astimezone(self.zone).date()
 
     async def switches(self) -> Switches:
         """Whether an operator has paused autopay, and where."""
@@ -152,7 +154,7 @@ class DatabaseAutopayBooks:
         return self._rows(ChargePayment, _PAYMENTS)
 
     def due_bills(self, *, before: date) -> AsyncIterator[DueBill]:
-        planned_since = self.at - timedelta(seconds=PLAN_SECONDS_MAX)
+        planned_since = self.at + self.clock_ahead - timedelta(seconds=PLAN_SECONDS_MAX)
         return self._rows(
             DueBill, _DUE_BILLS, self.zone.key, before, self.late_grace_days, planned_since
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -40,13 +41,13 @@ WITH paused AS MATERIALIZED (
 )
 SELECT
     (SELECT count(*) FROM autopay_scheduler.outbox) AS outboxes,
-    (SELECT count(*) FROM autopay_scheduler.plans_due WHERE due_at <= now())
+    (SELECT count(*) FROM autopay_scheduler.plans_due WHERE due_at <= now() + $1::interval)
         + (SELECT count(*) FROM autopay_scheduler.charges
-            WHERE status = 'planned' AND act_at <= now()) AS plans,
+            WHERE status = 'planned' AND act_at <= now() + $1::interval) AS plans,
     (SELECT count(*) FROM autopay_scheduler.announcements
         WHERE restate_at IS NOT NULL) AS announcements,
     (SELECT count(*) FROM autopay_scheduler.charges, paused
-        WHERE status IN ('announced', 'retrying') AND act_at <= now() AND NOT asking)
+        WHERE status IN ('announced', 'retrying') AND act_at <= now() + $1::interval AND NOT asking)
         + (SELECT count(*) FROM autopay_scheduler.charges c, paused
             WHERE c.status = 'requested' AND NOT (charging AND EXISTS (
                 SELECT FROM payment_intake.charges i WHERE i.id = c.id AND i.status = 'due')))
@@ -95,29 +96,39 @@ async def has_autopay(*, connection: asyncpg.Connection[Any]) -> bool:
     return bool(await connection.fetchval(_HAS_AUTOPAY))
 
 
-async def read_pending(*, connection: asyncpg.Connection[Any]) -> Pending:
-    """Count what is on its way now."""
+NOT_AHEAD = timedelta()
+
+
+async def read_pending(
+    *, connection: asyncpg.Connection[Any], ahead: timedelta = NOT_AHEAD
+) -> Pending:
+    """Count what is on its way now; `ahead` is how far autopay-scheduler's clock was moved."""
     row = await connection.fetchrow(_PENDING)
     assert row is not None
     found = dict(row)
     if await has_autopay(connection=connection):
-        autopay = await connection.fetchrow(_AUTOPAY_PENDING)
+        autopay = await connection.fetchrow(_AUTOPAY_PENDING, ahead)
         assert autopay is not None
         found |= dict(autopay) | {"outboxes": row["outboxes"] + autopay["outboxes"]}
     return Pending(**found)
 
 
 async def wait_until_settled(
-    *, connection: asyncpg.Connection[Any], timeout_seconds: float, poll_seconds: float = 0.1
+    *,
+    connection: asyncpg.Connection[Any],
+    timeout_seconds: float,
+    poll_seconds: float = 0.1,
+    ahead: timedelta = NOT_AHEAD,
 ) -> Pending:
     """Wait until nothing is on its way, or the time is up; what was on its way at last.
 
+    `ahead` is how far autopay-scheduler's clock was moved: what is due by it is on its way.
     Asked twice in a row, since a fact between two services is in nobody's table for a moment.
     """
     deadline = time.monotonic() + timeout_seconds
     quiet = 0
     while True:
-        pending = await read_pending(connection=connection)
+        pending = await read_pending(connection=connection, ahead=ahead)
         quiet = quiet + 1 if pending.total == 0 else 0
         if quiet == 2 or time.monotonic() >= deadline:
             return pending

@@ -44,8 +44,14 @@ class Places:
     """The city's rules of autopay."""
 
     @classmethod
-    def of(cls, *, state: StackState, database_url: str | None = None) -> Places:
-        """Those of a running stack."""
+    def of(
+        cls,
+        *,
+        state: StackState,
+        database_url: str | None = None,
+        terms: Terms | None = None,
+    ) -> Places:
+        """Those of a running stack; `terms` where its autopay has others than the service's."""
         return cls(
             database_url=database_url or state.superuser_dsn,
             journal_path=state.cis_journal_path,
@@ -54,6 +60,7 @@ class Places:
             cis_url=state.http_urls["cis"],
             cis_api_key=state.secrets.cis_api_key,
             charges_journal_path=state.charges_journal_path,
+            terms=terms or Terms(),
         )
 
 
@@ -153,7 +160,11 @@ async def verify(*, places: Places, wait_seconds: float = 0.0, expect_dead: int 
     connection = await asyncpg.connect(places.database_url)
     try:
         if wait_seconds > 0:
-            await wait_until_settled(connection=connection, timeout_seconds=wait_seconds)
+            await wait_until_settled(
+                connection=connection,
+                timeout_seconds=wait_seconds,
+                ahead=places.terms.clock_ahead,
+            )
         started = time.monotonic()
         dead_letters = await count_dead_letters(bootstrap=places.kafka_bootstrap)
         kept: list[Difference] = []
@@ -176,7 +187,7 @@ async def verify(*, places: Places, wait_seconds: float = 0.0, expect_dead: int 
             async for difference in _autopay_differences(books, places, autopay):
                 note(difference)
             extras = await read_extras(connection=connection)
-        pending = await read_pending(connection=connection)
+        pending = await read_pending(connection=connection, ahead=places.terms.clock_ahead)
         proof = await _read_proof(places)
         for difference in _beside(extras, dead_letters, proof, expect_dead):
             note(difference)
@@ -206,6 +217,7 @@ async def _autopay_differences(
         charges_journal_path=places.charges_journal_path,
         zone=places.zone,
         late_grace_days=places.terms.late_grace_days,
+        clock_ahead=places.terms.clock_ahead,
     )
     async for difference in compare_autopay(books=of_autopay, tally=tally, terms=places.terms):
         yield difference
