@@ -19,6 +19,12 @@ from tests.support.backends import TestDatabase
 
 from paypost.simulators.processor.book import Book, Entry
 from paypost.simulators.processor.records import Change, Charge
+from paypost.trace.autopay import (
+    charge_of_payment,
+    find_autopay,
+    payment_of_charge,
+    read_charge,
+)
 from paypost.verify.autopay import AutopayTally, Terms, compare_autopay
 from paypost.verify.autopay_world import DatabaseAutopayBooks
 from paypost.verify.compare import Difference, Fault
@@ -80,7 +86,8 @@ SELECT 'stripe', 'pi_' || n, {_ID} FROM {_SERIES};
 EMPTY = """
 TRUNCATE autopay_scheduler.enrolments, autopay_scheduler.bills, autopay_scheduler.charges,
     autopay_scheduler.announcements, autopay_scheduler.mandates, autopay_scheduler.plans_due,
-    autopay_scheduler.switches, autopay_scheduler.outbox, payment_intake.charges,
+    autopay_scheduler.switches, autopay_scheduler.outbox, autopay_scheduler.audit_entries,
+    payment_intake.charges, payment_intake.charge_attempts,
     payment_intake.payments, payment_intake.payment_references
 """
 PAUSE_INTAKE = """
@@ -514,3 +521,112 @@ class TestAMovedClock:
             clock_ahead=timedelta(days=40),
         )
         assert books.today.isoformat() == "2025-05-04"
+
+
+class TestTrace:
+    """A charge's story, and why it waits."""
+
+    async def _story(self, autopay):
+        return await read_charge(connection=autopay.connection, charge_id=UUID(int=1))
+
+    async def test_finds_charges_and_enrolments_by_id(self, autopay):
+        await autopay.fill(charges=1)
+        await autopay.connection.execute(
+            "UPDATE autopay_scheduler.enrolments SET id = $1", UUID(int=77)
+        )
+        connection = autopay.connection
+        assert await find_autopay(connection=connection, name=str(UUID(int=1))) == (
+            "charge",
+            UUID(int=1),
+        )
+        assert await find_autopay(connection=connection, name=str(UUID(int=77))) == (
+            "enrolment",
+            UUID(int=77),
+        )
+        assert await find_autopay(connection=connection, name=str(UUID(int=99))) is None
+        assert await find_autopay(connection=connection, name="pi_1") is None
+
+    async def test_knows_which_payment_a_charge_is_and_back(self, autopay):
+        await autopay.fill(charges=1)
+        one = UUID(int=1)
+        connection = autopay.connection
+        assert await payment_of_charge(connection=connection, charge_id=one) == one
+        assert await charge_of_payment(connection=connection, payment_id=one) == one
+
+    async def test_tells_everything_in_the_order_of_time(self, autopay):
+        await autopay.fill(charges=1)
+        await autopay.connection.execute(
+            "INSERT INTO payment_intake.charge_attempts (charge_id, attempt, operation, outcome,"
+            " reason, reference, at, duration_ms) VALUES ($1, 1, 'charge', 'unknown', 'timeout',"
+            " NULL, '2025-03-20 11:00:00.5Z', 20000)",
+            UUID(int=1),
+        )
+        await autopay.connection.execute(
+            "INSERT INTO autopay_scheduler.audit_entries (at, operator, action, subject, note)"
+            " VALUES ('2025-03-20 10:00Z', 'anna', 'pause', 'requests', 'wrong bills'),"
+            " ('2025-03-20 10:59Z', 'anna', 'resume', 'requests', 'put right'),"
+            " ('2025-04-20 10:59Z', 'anna', 'pause', 'requests', 'another time')"
+        )
+        story = await self._story(autopay)
+        assert [moment.what for moment in story.moments] == [
+            "took the enrolment",
+            "planned",
+            "announced (notice 1)",
+            "notice 1: sent",
+            "pause of all charges by anna",
+            "resume of all charges by anna",
+            "asked for attempt 1",
+            "took the charge",
+            "charge, attempt 1: unknown",
+            "charge paid",
+        ]
+        assert story.moments[8].detail == "timeout after 20000 ms"
+        assert story.waits() == []
+
+    @pytest.mark.parametrize(
+        ("asked", "made", "says"),
+        [
+            ("planned", "due", "waits to be announced"),
+            ("announced", "due", "waits for its day: it is looked at again at 2025-03-20 11:00"),
+            ("held", "due", "waits for the customer"),
+            ("requested", "due", "at payment-intake to be sent at 2025-03-20 11:00:00 UTC (busy)"),
+            ("requested", "charging", "waits for the processor's answer"),
+            ("requested", "unknown", "the processor is asked about it"),
+            ("requested", "refund_due", "waits to be given back"),
+            ("requested", "declined", "waits to hear what payment-intake says of it: declined"),
+            ("pending", "pending", "waits for the bank"),
+            ("retrying", "declined", "presented again at 2025-03-20 11:00:00 UTC, after a decline"),
+        ],
+    )
+    async def test_says_why_a_charge_waits(self, autopay, asked, made, says):
+        await autopay.fill(charges=1)
+        await autopay.connection.execute(
+            "UPDATE autopay_scheduler.charges SET status = $1, act_at = '2025-03-20 11:00Z'", asked
+        )
+        await autopay.connection.execute(
+            "UPDATE payment_intake.charges SET status = $1, reason = 'busy'", made
+        )
+        (said,) = (await self._story(autopay)).waits()
+        assert says in said
+
+    async def test_says_that_an_operator_has_paused(self, autopay):
+        await autopay.fill(charges=1)
+        await autopay.connection.execute(
+            "UPDATE autopay_scheduler.charges SET status = 'requested', act_at = now()"
+        )
+        await autopay.connection.execute("UPDATE payment_intake.charges SET status = 'due'")
+        await autopay.connection.execute(PAUSE_INTAKE)
+        (said,) = (await self._story(autopay)).waits()
+        assert "all charges are paused by an operator" in said
+
+    async def test_says_that_the_customer_was_not_told_yet(self, autopay):
+        await autopay.fill(charges=1)
+        await autopay.connection.execute(
+            "UPDATE autopay_scheduler.charges SET status = 'announced', act_at = now(),"
+            " reason = 'notice_not_kept'"
+        )
+        await autopay.connection.execute(
+            "UPDATE autopay_scheduler.announcements SET status = 'waiting', noticed_at = NULL"
+        )
+        (said,) = (await self._story(autopay)).waits()
+        assert "notice_not_kept; announcement 1 has not reached the customer yet" in said
