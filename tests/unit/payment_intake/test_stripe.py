@@ -340,6 +340,16 @@ class TestDeclinesMeaning:
                 "hard",
             ),
             (
+                {
+                    "code": "card_declined",
+                    "decline_code": "insufficient_funds",
+                    "network_decline_code": "51",
+                },
+                "card",
+                "insufficient_funds",
+                "soft",
+            ),
+            (
                 {"code": "insufficient_funds", "network_decline_code": "R01"},
                 "us_bank_account",
                 "R01",

@@ -400,8 +400,12 @@ def failure_codes(details: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def failure_code(details: Mapping[str, Any]) -> str | None:
-    """Return the most telling code of a failure."""
-    return next(iter(failure_codes(details)), None)
+    """Return the code of a failure that people read: a bank's (`R01`), else Stripe's own word.
+
+    A card network's number (`51`) says less than Stripe's name of it (`insufficient_funds`).
+    """
+    codes = failure_codes(details)
+    return next((code for code in codes if not code.isdecimal()), next(iter(codes), None))
 
 
 def advice_codes(details: Mapping[str, Any]) -> tuple[str, ...]:
