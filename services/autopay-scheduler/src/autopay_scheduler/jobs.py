@@ -61,5 +61,5 @@ class Jobs:
     async def measure_backlog_once(self, *, now: datetime) -> int:
         """Set the gauges of what jobs have to do; never finds work."""
         self.metrics.backlog(await self.store.backlog(now=now))
-        self.metrics.paused(is_paused=await self.store.is_paused())
+        self.metrics.paused(is_paused=(await self.store.switch_state()).is_paused)
         return 0

@@ -378,9 +378,12 @@ class SqlUnitOfWork:
         locked = await self._connection.execute(statements.LOCK_CHARGES, asked)
         return [(charge_record(row), enrolments[row.enrolment_id]) for row in locked]
 
-    async def open_charges_of(self, enrolment_ids: Sequence[UUID]) -> Sequence[ChargeRecord]:
+    async def open_charges_of(
+        self, enrolment_ids: Sequence[UUID], *, paid_since: datetime
+    ) -> Sequence[ChargeRecord]:
         result = await self._connection.execute(
-            statements.OPEN_OF_ENROLMENTS, {"ids": list(enrolment_ids)}
+            statements.OPEN_OF_ENROLMENTS,
+            {"ids": list(enrolment_ids), "paid_since": paid_since},
         )
         return [charge_record(row) for row in result]
 

@@ -294,11 +294,7 @@ OWED = text(
             WHERE o.account_id = r.account_id AND o.id <> r.id
               AND (o.status IN ('requested', 'pending')
                    OR (o.status = 'paid' AND o.posted_at IS NULL))
-        ), 0)::bigint AS open_cents,
-        NOT EXISTS (
-            SELECT FROM autopay_scheduler.bills l
-            WHERE l.account_id = r.account_id AND l.status = 'open' AND l.due_date > b.due_date
-        ) AS is_newest
+        ), 0)::bigint AS open_cents
     FROM unnest(CAST(:ids AS uuid[]), CAST(:accounts AS text[]), CAST(:references AS text[]),
                 CAST(:dues AS date[])) AS r(id, account_id, bill_reference, due_date)
     LEFT JOIN autopay_scheduler.accounts a ON a.account_id = r.account_id
@@ -385,7 +381,8 @@ OPEN_OF_ENROLMENTS = text(
     WHERE c.account_id = ANY(ARRAY(
             SELECT account_id FROM autopay_scheduler.enrolments
             WHERE id = ANY(CAST(:ids AS uuid[]))))
-      AND c.enrolment_id = ANY(CAST(:ids AS uuid[])) AND c.act_at IS NOT NULL
+      AND c.enrolment_id = ANY(CAST(:ids AS uuid[]))
+      AND (c.act_at IS NOT NULL OR (c.status = 'paid' AND c.closed_at >= :paid_since))
     ORDER BY c.id FOR UPDATE
     """
 )
@@ -464,7 +461,6 @@ SWITCH = text(
         changed_at = EXCLUDED.changed_at
     """
 )
-IS_PAUSED = text(
-    "SELECT coalesce((SELECT is_paused FROM autopay_scheduler.switches WHERE name = 'requests'),"
-    " false)"
+SWITCH_STATE = text(
+    "SELECT is_paused, changed_at FROM autopay_scheduler.switches WHERE name = 'requests'"
 )

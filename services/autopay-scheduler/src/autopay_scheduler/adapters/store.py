@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from autopay_scheduler.adapters import statements
 from autopay_scheduler.adapters.repositories import SqlUnitOfWork, due_charges
@@ -21,7 +21,13 @@ from autopay_scheduler.adapters.rows import (
 )
 from autopay_scheduler.adapters.tables import accounts, charges, enrolments, mandates
 from autopay_scheduler.domain.charges import Status
-from autopay_scheduler.ports.store import AccountView, Announce, DueCharge, Report
+from autopay_scheduler.ports.store import (
+    AccountView,
+    Announce,
+    DueCharge,
+    Report,
+    SwitchState,
+)
 from shared.db.engine import transaction
 from shared.outbox.table import Outbox
 
@@ -110,9 +116,9 @@ class SqlStore:
             yield unit
         self._announce.offer(unit.rows)
 
-    async def is_paused(self) -> bool:
+    async def switch_state(self) -> SwitchState:
         async with transaction(self._engine) as connection:
-            return bool(await connection.scalar(statements.IS_PAUSED))
+            return await _switch_state(connection)
 
     async def account(self, account_id: str) -> AccountView | None:
         async with transaction(self._engine) as connection:
@@ -196,7 +202,7 @@ class SqlStore:
                 for status in (Status.MISSED, Status.HELD, Status.FAILED)
             }
             to_plan = (await connection.execute(_TO_PLAN, {"now": now})).one()
-            is_paused = bool(await connection.scalar(statements.IS_PAUSED))
+            is_paused = (await _switch_state(connection)).is_paused
             return Report(
                 is_paused=is_paused,
                 enrolments={row.status: row.n for row in enrolled},
@@ -216,3 +222,10 @@ class SqlStore:
             late = [(row[0], int(row[1]), float(row[2])) for row in found]
             to_plan = (await connection.execute(_TO_PLAN, {"now": now})).one()
         return [*late, ("to_plan", int(to_plan[0]), float(to_plan[1]))]
+
+
+async def _switch_state(connection: AsyncConnection) -> SwitchState:
+    row = (await connection.execute(statements.SWITCH_STATE)).one_or_none()
+    if row is None:
+        return SwitchState(is_paused=False, changed_at=None)
+    return SwitchState(is_paused=row.is_paused, changed_at=row.changed_at)

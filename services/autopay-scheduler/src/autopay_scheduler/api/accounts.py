@@ -162,7 +162,7 @@ def build_reading_router(*, view: ViewAutopay, keys: BearerKeys) -> APIRouter:
         last = page[-1].due.record if len(page) == limit else None
         return Preview(
             day=date,
-            is_paused=await view.is_paused(),
+            is_paused=(await view.switch()).is_paused,
             charges=[foreseen(each) for each in page],
             next_after=f"{last.account_id}/{last.id}" if last is not None else None,
         )

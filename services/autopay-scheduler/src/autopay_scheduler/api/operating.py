@@ -40,7 +40,8 @@ def build_operating_router(*, operate: Operate, view: ViewAutopay, keys: BearerK
     @router.get("/autopay/switch")
     async def get_switch() -> SwitchState:
         """Say whether charges are asked for."""
-        return SwitchState(is_paused=await view.is_paused())
+        switch = await view.switch()
+        return SwitchState(is_paused=switch.is_paused, changed_at=switch.changed_at)
 
     @router.post("/autopay/pause")
     async def pause(body: Act) -> SwitchState:

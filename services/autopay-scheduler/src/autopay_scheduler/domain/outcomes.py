@@ -52,6 +52,8 @@ class Followed:
     record: ChargeRecord
     following: Next | None = None
     """What happens next, after a decline."""
+    is_aftermath: bool = False
+    """A decline of what has ended otherwise: told, and nothing else follows from it."""
     is_told_again: bool = False
     """Nothing is new, but whoever asks has not heard what follows: it is stated again."""
 
@@ -116,7 +118,12 @@ def _declined(
     if decline.id in record.declines:
         return Followed(record=record, is_told_again=True)
     if record.status not in (Status.REQUESTED, Status.PENDING, Status.PAID):
-        return Followed(record=replace(known, declines=(*record.declines, decline.id)))
+        # It changes nothing any more, and is told all the same: its owner waits for that.
+        return Followed(
+            record=replace(known, declines=(*record.declines, decline.id)),
+            following=_already_decided(record, city),
+            is_aftermath=True,
+        )
     following = next_step(
         decline=decline,
         is_bank_debit=is_bank_debit,
@@ -133,6 +140,7 @@ def _declined(
         record=replace(
             known,
             status=Status.RETRYING if is_retry else Status.FAILED,
+            charge_on=following.attempt_on or record.charge_on,
             reason=decline.code or decline.category,
             act_at=city.calendar.instant_of(following.attempt_on)
             if following.attempt_on is not None
@@ -143,6 +151,16 @@ def _declined(
         ),
         following=following,
     )
+
+
+def _already_decided(record: ChargeRecord, city: City) -> Next:
+    match record.status:
+        case Status.RETRYING if record.act_at is not None:
+            return Next("retry", city.calendar.today(now=record.act_at))
+        case Status.CANCELLED | Status.REFUNDED:
+            return Next("stop")
+        case _:
+            return Next("give_up")
 
 
 def _refunded(record: ChargeRecord, known: ChargeRecord, outcome: Outcome) -> Followed | None:

@@ -206,8 +206,10 @@ class UnitOfWork(Protocol):
         """Return these charges with their enrolments, all locked, enrolments first."""
         ...
 
-    async def open_charges_of(self, enrolment_ids: Sequence[UUID]) -> Sequence[ChargeRecord]:
-        """Return, locked, what of these enrolments has not ended."""
+    async def open_charges_of(
+        self, enrolment_ids: Sequence[UUID], *, paid_since: datetime
+    ) -> Sequence[ChargeRecord]:
+        """Return, locked, what of these enrolments has not ended, or was paid since an instant."""
         ...
 
     async def add_charges(self, records: Sequence[ChargeRecord], *, now: datetime) -> None:
@@ -261,8 +263,8 @@ class Store(Protocol):
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]: ...
 
-    async def is_paused(self) -> bool:
-        """Return whether an operator has paused all requests."""
+    async def switch_state(self) -> "SwitchState":
+        """Return whether an operator has paused all requests, and since when it is so."""
         ...
 
     async def account(self, account_id: str) -> "AccountView | None": ...
@@ -278,6 +280,14 @@ class Store(Protocol):
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
         """Return status, count and seconds of lateness of the latest, for what jobs have to do."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchState:
+    """The switch of all requests; it was never turned where no instant is known."""
+
+    is_paused: bool
+    changed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from autopay_scheduler.domain.charges import NOT_ASKED_FOR, WITH_INTAKE, Status
 from autopay_scheduler.domain.enrolments import EnrolmentRecord, EnrolmentStatus
@@ -11,6 +11,11 @@ from autopay_scheduler.ports.store import UnitOfWork
 from autopay_scheduler.usecases import facts
 from shared.contracts.autopay import StopReason
 from shared.contracts.fact import Fact
+
+ASKED_FOR = WITH_INTAKE | {Status.PAID}
+CLOCKS_DIFFER_AT_MOST = timedelta(hours=1)
+"""A charge paid since so long before the customer's word is put to payment-intake: its rule of
+grace, on the processor's answer, says whether it goes back."""
 
 
 async def stop(
@@ -33,7 +38,10 @@ async def stop(
     by_id = {record.id: record for record in ended}
     stated: list[Fact] = [facts.stopped(record, reason=reason, at=now) for record in ended]
     changed: list[ChargeRecord] = []
-    for charge in await unit.open_charges_of([record.id for record in ended]):
+    found = await unit.open_charges_of(
+        [record.id for record in ended], paid_since=said_at - CLOCKS_DIFFER_AT_MOST
+    )
+    for charge in found:
         enrolment = by_id[charge.enrolment_id]
         if charge.status in NOT_ASKED_FOR:
             charge = replace(  # noqa: PLW2901
@@ -42,7 +50,7 @@ async def stop(
             stated.append(
                 facts.closed(charge, enrolment, outcome="cancelled", amount_cents=0, at=now)
             )
-        elif charge.status in WITH_INTAKE and charge.cancelled_at is None:
+        elif charge.status in ASKED_FOR and charge.cancelled_at is None:
             charge = replace(charge, cancelled_at=said_at)  # noqa: PLW2901
             stated.append(facts.cancelled(charge, enrolment))
         else:

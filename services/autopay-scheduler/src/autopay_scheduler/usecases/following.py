@@ -153,6 +153,8 @@ class _Following:
                     at=self._now,
                 )
             )
+        if followed.is_aftermath:
+            return
         match step:
             case "stop":
                 is_withdrawn = outcome.decline.category == "withdrawn"

@@ -7,7 +7,7 @@ from datetime import date, timedelta
 from autopay_scheduler.domain.charges import Decision, Status, decide
 from autopay_scheduler.domain.city import City
 from autopay_scheduler.domain.enrolments import ON
-from autopay_scheduler.ports.store import AccountView, DueCharge, Report, Store
+from autopay_scheduler.ports.store import AccountView, DueCharge, Report, Store, SwitchState
 from shared.clock import Clock
 
 REPORT_DAYS = 30
@@ -49,8 +49,9 @@ class ViewAutopay:
         day = since or self.city.calendar.today(now=now) - timedelta(days=REPORT_DAYS)
         return day, await self.store.report(since=day, now=now)
 
-    async def is_paused(self) -> bool:
-        return await self.store.is_paused()
+    async def switch(self) -> SwitchState:
+        """Return whether charges are asked for, and since when it is so."""
+        return await self.store.switch_state()
 
     def _decision(self, due: DueCharge, day: date) -> Decision | None:
         record, held = due.record, due.enrolment.enrolment
