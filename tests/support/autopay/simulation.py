@@ -8,7 +8,7 @@ the properties can be checked against it and not against the rules.
 """
 
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from random import Random
 from uuid import UUID
 
@@ -37,6 +37,8 @@ from autopay_scheduler.domain.planning import BillState, ChargeRecord, Situation
 
 RETRY_DAYS = (3, 7)
 _DAY = timedelta(days=1)
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""What the world's own count of moments begins at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +375,7 @@ class Account:
                     statement_cents=bill.statement_cents,
                     paid_since_cents=self._paid_since(bill),
                     currency="USD",
+                    stated_at=self.now() + timedelta(seconds=bill.stated_at),
                 )
                 for bill in self.bills
                 if not bill.is_cancelled and bill.due_date >= horizon
@@ -494,8 +497,6 @@ class Account:
 
     def _decide(self, record: ChargeRecord, limits: Limits, told: list[Announcement]) -> None:
         is_retry = record.status is Status.RETRYING
-        assert record.act_at is not None
-        day = self.city.calendar.today(now=record.act_at) if is_retry else record.charge_on
         owed = self.owed(record)
         decision = decide(
             limits=limits,
@@ -503,7 +504,7 @@ class Account:
             announcements=told,
             is_paused=self.enrolment.is_paused(on=self.today),
             has_old_draft=False,
-            charge_on=day,
+            charge_on=record.charge_on,
             due_date=record.due_date,
             today=self.today,
             notice=NOTICE,

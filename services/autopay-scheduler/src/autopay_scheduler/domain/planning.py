@@ -29,6 +29,7 @@ class BillState:
     statement_cents: int
     paid_since_cents: int
     currency: str
+    stated_at: datetime
     has_old_draft: bool = False
     """Whether the old portal still drafts this due date."""
 
@@ -46,7 +47,7 @@ class ChargeRecord:
     chosen_on: date
     """The day by the customer's rule."""
     charge_on: date
-    """The day on which it is made: the notice may put it off."""
+    """The day on which it is made, or presented again: the notice may put it off."""
     amount_cents: int
     currency: str
     status: Status
@@ -89,13 +90,10 @@ def plan(situation: Situation, *, now: datetime, city: City) -> list[ChargeRecor
     changed: list[ChargeRecord] = []
     wanted: set[UUID] = set()
     open_cents = situation.open_cents
-    for bill in sorted(situation.bills, key=lambda each: (each.due_date, each.bill_reference)):
+    for bill in _one_for_each_due_date(situation.bills):
         if bill.due_date < situation.taken_on:
             continue
         key = charge_id(enrolment_id=situation.enrolment.id, due_date=bill.due_date)
-        if key in wanted:
-            # Two bills of one due date are one charge: the balance covers both.
-            continue
         wanted.add(key)
         known = situation.charges.get(key)
         if known is not None and (known.status not in REPLANNED or known.attempt > 0):
@@ -110,6 +108,20 @@ def plan(situation: Situation, *, now: datetime, city: City) -> list[ChargeRecor
         if key not in wanted and _is_superseded(known, situation):
             changed.append(_superseded(known, situation, now))
     return changed
+
+
+def _one_for_each_due_date(bills: Sequence[BillState]) -> Sequence[BillState]:
+    """Return the bills by due date; of two that are due on one day, the one that was stated last.
+
+    They are one charge, and a bill's total takes in what was left of the one before it.
+    """
+    if len(bills) <= 1:
+        return bills
+    by_due_date = {
+        bill.due_date: bill
+        for bill in sorted(bills, key=lambda each: (each.stated_at, each.bill_reference))
+    }
+    return [by_due_date[due_date] for due_date in sorted(by_due_date)]
 
 
 def _planned(
@@ -140,7 +152,11 @@ def _planned(
             return _new(key, bill, situation, chosen_on, verdict.amount_cents, today, now)
     same_day = known is not None and known.chosen_on == chosen_on
     charge_on = known.charge_on if known is not None and same_day else chosen_on
-    base = known or _new(key, bill, situation, chosen_on, 0, today, now)
+    if known is not None and _is_over(known, bill, situation, today, city):
+        return known
+    base = _new(key, bill, situation, chosen_on, 0, today, now)
+    if known is not None:
+        base = replace(known, bill_reference=bill.bill_reference)
     if known is None and today > chosen_on + timedelta(days=city.late_grace_days):
         return _ended(base, Status.MISSED, "late", now)
     match _verdict(bill, situation, open_cents, charge_on, city):
@@ -174,7 +190,6 @@ def _planned(
                 status=Status.PLANNED,
                 reason=None,
                 amount_cents=amount_cents,
-                bill_reference=bill.bill_reference,
                 chosen_on=chosen_on,
                 charge_on=charge_on,
                 act_at=now,
@@ -226,6 +241,23 @@ def _verdict(
         is_newest=all(each.due_date <= bill.due_date for each in situation.bills),
     )
     return judge(limits=situation.enrolment.rule.limits, owed=owed, limit_cents=city.limit_cents)
+
+
+def _is_over(
+    known: ChargeRecord, bill: BillState, situation: Situation, today: date, city: City
+) -> bool:
+    """Return whether a skipped charge stays skipped: its day is past, or its bill is paid.
+
+    What is owed on the account by then is a later bill's, which has a day and a notice of its own.
+    Where another charge was to cover it and did not, it is looked at all the same: whoever is not
+    charged for a due date is told.
+    """
+    if known.status is not Status.SKIPPED or known.reason == "charge_under_way":
+        return False
+    if today > known.charge_on + timedelta(days=city.late_grace_days):
+        return True
+    is_newer = any(each.due_date > bill.due_date for each in situation.bills)
+    return is_newer and bill.statement_cents <= bill.paid_since_cents
 
 
 def _is_superseded(known: ChargeRecord, situation: Situation) -> bool:

@@ -59,7 +59,7 @@ def _stated(records: Sequence[ChargeRecord], situation: Situation, now: datetime
     """Return what is to be said of charges that planning has brought to an end, or to a halt."""
     stated: list[Fact] = []
     for record in records:
-        if record.status is Status.PLANNED:
+        if record.status in (Status.PLANNED, Status.ANNOUNCED):
             continue
         enrolment = _record_of(situation)
         match record.status:
