@@ -28,7 +28,7 @@ REPRODUCIBLE = settings(
     derandomize=True,
     database=None,
     deadline=None,
-    max_examples=60,
+    max_examples=40,
     # A life of years is not made clearer by minutes of shrinking: its seed is enough to see it.
     phases=[Phase.explicit, Phase.generate],
     report_multiple_bugs=False,
