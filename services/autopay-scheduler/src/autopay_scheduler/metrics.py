@@ -75,6 +75,13 @@ class Metrics(ServiceMetrics):
             ["what"],
             registry=registry,
         )
+        self._undecidable = Counter(
+            "autopay_scheduler_undecidable",
+            "Plans, notices and requests put off by an hour since a defect kept them from being"
+            " decided. Each is an alarm.",
+            ["what"],
+            registry=registry,
+        )
         self._declines = Counter(
             "autopay_scheduler_declines",
             "Declines by category and what follows.",
@@ -166,6 +173,9 @@ class Metrics(ServiceMetrics):
 
     def restated(self, *, what: str, count: int) -> None:
         self._restated.labels(what).inc(count)
+
+    def undecidable(self, *, what: str) -> None:
+        self._undecidable.labels(what).inc()
 
     def declined(self, *, category: str, next_step: str) -> None:
         self._declines.labels(category, next_step).inc()

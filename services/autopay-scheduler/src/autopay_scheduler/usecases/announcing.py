@@ -6,9 +6,11 @@ from datetime import date, datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
+import structlog
+
 from autopay_scheduler.domain.charges import Status
 from autopay_scheduler.domain.city import City
-from autopay_scheduler.domain.enrolments import ON, EnrolmentRecord
+from autopay_scheduler.domain.enrolments import EnrolmentRecord
 from autopay_scheduler.domain.expiry import last_good_day, warning_due
 from autopay_scheduler.domain.notices import Announce as ToAnnounce
 from autopay_scheduler.domain.notices import Announcement, TooLate, announcement
@@ -22,8 +24,11 @@ from autopay_scheduler.ports.store import (
 )
 from autopay_scheduler.usecases import facts
 from autopay_scheduler.usecases.planning import reason_label
+from autopay_scheduler.usecases.requesting import UNDECIDABLE_AGAIN, ended_by_others
 from shared.clock import Clock
 from shared.contracts.fact import Fact
+
+_log = structlog.get_logger(__name__)
 
 
 class AnnouncingMetrics(Protocol):
@@ -33,6 +38,7 @@ class AnnouncingMetrics(Protocol):
     def notice_asked(self, *, anew: bool) -> None: ...
     def noticed(self, *, outcome: str, count: int) -> None: ...
     def restated(self, *, what: str, count: int) -> None: ...
+    def undecidable(self, *, what: str) -> None: ...
     def expiring(self, *, days: int) -> None: ...
 
 
@@ -52,7 +58,7 @@ class AnnounceCharges:
             stated: list[Fact] = []
             told: list[NewAnnouncement] = []
             for due in planned:
-                record, new, fact = self._announce(due, now)
+                record, new, fact = self._announce_or_put_off(due, now)
                 changed.append(record)
                 if new is not None:
                     told.append(new)
@@ -68,21 +74,25 @@ class AnnounceCharges:
             self.metrics.notice_asked(anew=new.announcement.version > 1)
         return len(planned)
 
+    def _announce_or_put_off(
+        self, due: DueCharge, now: datetime
+    ) -> tuple[ChargeRecord, NewAnnouncement | None, Fact | None]:
+        try:
+            return self._announce(due, now)
+        except Exception:
+            # A defect in one charge's notice holds up no other's.
+            _log.exception("charge.undecidable", charge_id=str(due.record.id))
+            self.metrics.undecidable(what="announcement")
+            return replace(due.record, act_at=now + UNDECIDABLE_AGAIN), None, None
+
     def _announce(
         self, due: DueCharge, now: datetime
     ) -> tuple[ChargeRecord, NewAnnouncement | None, Fact | None]:
         record, enrolment = due.record, due.enrolment
         held = enrolment.enrolment
-        if enrolment.status not in ON or held is None:
-            ended = replace(
-                record,
-                status=Status.CANCELLED,
-                reason=enrolment.reason,
-                act_at=None,
-                closed_at=now,
-            )
-            fact = facts.closed(ended, enrolment, outcome="cancelled", amount_cents=0, at=now)
-            return ended, None, fact
+        if (found := ended_by_others(due, now)) is not None:
+            return found[0], None, found[1]
+        assert held is not None
         today = self.city.calendar.today(now=now)
         earlier = due.announcements[-1] if due.announcements else None
         decided = announcement(
@@ -107,8 +117,9 @@ class AnnounceCharges:
                 fact = facts.closed(ended, enrolment, outcome="missed", amount_cents=0, at=now)
                 return ended, None, fact
             case None:
-                day = earlier.charge_on if earlier is not None else record.charge_on
-                return self._waiting(record, day), None, None
+                # Not before the day that was announced, nor before the one chosen since.
+                told_on = earlier.charge_on if earlier is not None else record.charge_on
+                return self._waiting(record, max(told_on, record.charge_on)), None, None
             case ToAnnounce():
                 return self._told(record, enrolment, decided, earlier, today, now)
 

@@ -3,8 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
+
+import structlog
 
 from autopay_scheduler.domain.charges import Status
 from autopay_scheduler.domain.city import City
@@ -14,12 +16,18 @@ from autopay_scheduler.ports.store import Store
 from autopay_scheduler.usecases import facts
 from shared.contracts.fact import Fact
 
+_log = structlog.get_logger(__name__)
+
+UNPLANNABLE_AGAIN = timedelta(hours=1)
+"""When an account that could not be planned is tried again: it is on the alarm by then."""
+
 
 class PlanningMetrics(Protocol):
     """What is counted of plans."""
 
     def planned(self, *, accounts: int) -> None: ...
     def charge(self, *, status: str, reason: str, count: int = 1) -> None: ...
+    def undecidable(self, *, what: str) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +47,21 @@ class PlanCharges:
             new: list[ChargeRecord] = []
             changed: list[ChargeRecord] = []
             stated: list[Fact] = []
+            put_off: list[str] = []
             for situation in situations:
-                records = plan(situation, now=now, city=self.city)
+                try:
+                    records = plan(situation, now=now, city=self.city)
+                    facts_of_it = _stated(records, situation, now)
+                except Exception:
+                    # A defect in one account's plan holds up no other's: it is tried again later.
+                    _log.exception("account.not_plannable", account_id=situation.account_id)
+                    self.metrics.undecidable(what="plan")
+                    put_off.append(situation.account_id)
+                    continue
                 for record in records:
                     (changed if record.id in situation.charges else new).append(record)
-                stated.extend(_stated(records, situation, now))
+                stated.extend(facts_of_it)
+            await unit.plan_accounts(put_off, at=now + UNPLANNABLE_AGAIN)
             await unit.add_charges(new, now=now)
             await unit.save_charges(changed)
             if stated:

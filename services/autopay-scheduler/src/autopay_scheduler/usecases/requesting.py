@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -41,6 +41,11 @@ class RequestingMetrics(Protocol):
     def charge(self, *, status: str, reason: str) -> None: ...
     def requested(self, *, attempt: int, lateness_seconds: float) -> None: ...
     def restated(self, *, what: str, count: int) -> None: ...
+    def undecidable(self, *, what: str) -> None: ...
+
+
+UNDECIDABLE_AGAIN = timedelta(hours=1)
+"""When what failed by a defect is looked at again: it is on the alarm by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +67,7 @@ class RequestCharges:
             for each in due:
                 # Two due dates of one account in one batch: the second knows of the first.
                 before = asked_cents.get(each.record.account_id, 0)
-                record, fact = self._decide(each, before, now)
+                record, fact = self._decide_or_put_off(each, before, now)
                 if record.status is Status.REQUESTED:
                     asked_cents[record.account_id] = before + (record.requested_cents or 0)
                 changed.append(record)
@@ -75,36 +80,35 @@ class RequestCharges:
             self._count(each, record, now)
         return len(due)
 
+    def _decide_or_put_off(
+        self, due: DueCharge, asked_cents: int, now: datetime
+    ) -> tuple[ChargeRecord, Fact | None]:
+        try:
+            return self._decide(due, asked_cents, now)
+        except Exception:
+            # A defect in one charge's decision holds up no other's, of the same batch or a later.
+            _log.exception("charge.undecidable", charge_id=str(due.record.id))
+            self.metrics.undecidable(what="request")
+            return replace(due.record, act_at=now + UNDECIDABLE_AGAIN), None
+
     def _decide(
         self, due: DueCharge, asked_cents: int, now: datetime
     ) -> tuple[ChargeRecord, Fact | None]:
         record, enrolment = due.record, due.enrolment
         held = enrolment.enrolment
-        if enrolment.status not in ON or held is None:
-            return _closed(record, enrolment, Status.CANCELLED, enrolment.reason or "stopped", now)
+        if (ended := ended_by_others(due, now)) is not None:
+            return ended
+        assert held is not None
         calendar = self.city.calendar
         today = calendar.today(now=now)
         is_retry = record.status is Status.RETRYING
-        charge_on = calendar.today(now=record.act_at or now) if is_retry else record.charge_on
-        if not is_retry and self._is_undeliverable(due, held.rule.limits):
-            return _closed(record, enrolment, Status.MISSED, "notice_not_delivered", now)
-        is_noticed_in_time = is_retry or not is_lost(
-            limits=held.rule.limits,
-            announcements=due.announcements,
-            charge_on=charge_on,
-            today=today,
-            notice=self.city.notice,
-            late_grace_days=self.city.late_grace_days,
-        )
-        if not is_noticed_in_time:
-            return _closed(record, enrolment, Status.MISSED, "notice_not_kept", now)
         decision = decide(
             limits=held.rule.limits,
             owed=replace(due.owed, open_cents=due.owed.open_cents + asked_cents),
             announcements=due.announcements,
             is_paused=held.is_paused(on=today),
             has_old_draft=due.has_old_draft,
-            charge_on=charge_on,
+            charge_on=record.charge_on,
             due_date=record.due_date,
             today=today,
             notice=self.city.notice,
@@ -112,6 +116,10 @@ class RequestCharges:
             limit_cents=self.city.limit_cents,
             asked_cents=record.requested_cents if is_retry else None,
         )
+        lost = None if is_retry else self._why_notice_is_lost(due, held.rule.limits, today)
+        if lost is not None and not isinstance(decision, Skip):
+            # Who need not be charged does not hear that a charge was missed.
+            return _closed(record, enrolment, Status.MISSED, lost, now)
         match decision:
             case Charge(amount_cents):
                 return self._requested(record, enrolment, amount_cents, now)
@@ -137,9 +145,20 @@ class RequestCharges:
             case Miss(reason):
                 return _closed(record, enrolment, Status.MISSED, reason, now)
 
-    def _is_undeliverable(self, due: DueCharge, limits: Limits) -> bool:
-        is_needed = is_owed(limits) and not self.city.notice.charge_unnotified
-        return is_needed and due.is_undeliverable
+    def _why_notice_is_lost(self, due: DueCharge, limits: Limits, today: date) -> str | None:
+        if not is_owed(limits):
+            return None
+        if due.is_undeliverable and not self.city.notice.charge_unnotified:
+            return "notice_not_delivered"
+        is_too_late = today <= due.record.charge_on and is_lost(
+            limits=limits,
+            announcements=due.announcements,
+            charge_on=due.record.charge_on,
+            today=today,
+            notice=self.city.notice,
+            late_grace_days=self.city.late_grace_days,
+        )
+        return "notice_not_kept" if is_too_late else None
 
     def _requested(
         self,
@@ -158,8 +177,10 @@ class RequestCharges:
             first_attempt_on=record.first_attempt_on or self.city.calendar.today(now=now),
             requested_cents=amount_cents,
             requested_at=now,
+            # By its day and not by when it is looked at: waiting does not prolong the grace.
             valid_until=valid_until(
-                charge_at=record.act_at or now, late_grace_days=self.city.late_grace_days
+                charge_at=self.city.calendar.instant_of(record.charge_on),
+                late_grace_days=self.city.late_grace_days,
             ),
             processor=method.processor,
             payment_method_token=method.token,
@@ -170,9 +191,11 @@ class RequestCharges:
         return asked, facts.requested(asked, enrolment)
 
     def _count(self, due: DueCharge, record: ChargeRecord, now: datetime) -> None:
+        if record.status is due.record.status:
+            return
         self.metrics.charge(status=record.status, reason=reason_label(record))
         if record.status is Status.REQUESTED:
-            lateness = now - (due.record.act_at or now)
+            lateness = now - self.city.calendar.instant_of(due.record.charge_on)
             self.metrics.requested(
                 attempt=record.attempt, lateness_seconds=lateness.total_seconds()
             )
@@ -202,9 +225,10 @@ class RestateRequests:
             )
             stated: list[Fact] = []
             for record, enrolment in unheard:
-                stated.append(facts.requested(record, enrolment))
                 if record.cancelled_at is not None:
+                    # First: a request that was lost is not to be heard without it.
                     stated.append(facts.cancelled(record, enrolment))
+                stated.append(facts.requested(record, enrolment))
             await unit.state([facts.recorded(fact) for fact in stated])
         self.metrics.restated(what="request", count=len(unheard))
         return len(unheard)
@@ -229,6 +253,8 @@ class CloseHeld:
         return len(held)
 
     def _end(self, due: DueCharge, now: datetime) -> tuple[ChargeRecord, Fact]:
+        if (ended := ended_by_others(due, now)) is not None:
+            return ended
         owed = due.owed
         left = owed.statement_cents - owed.paid_since_cents
         if owed.balance_cents is not None:
@@ -236,6 +262,19 @@ class CloseHeld:
         if left <= 0:
             return _closed(due.record, due.enrolment, Status.SKIPPED, "paid", now)
         return _closed(due.record, due.enrolment, Status.MISSED, "above_maximum", now)
+
+
+def ended_by_others(due: DueCharge, now: datetime) -> tuple[ChargeRecord, Fact] | None:
+    """Return how a charge ended whose enrolment is off, or whose bill asks for it no more.
+
+    Planning finds out as well, a moment later: what became of the bill is not waited for.
+    """
+    record, enrolment = due.record, due.enrolment
+    if enrolment.status not in ON or enrolment.enrolment is None:
+        return _closed(record, enrolment, Status.CANCELLED, enrolment.reason or "stopped", now)
+    if due.unbilled is not None:
+        return _closed(record, enrolment, Status.SKIPPED, due.unbilled, now)
+    return None
 
 
 def _closed(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from autopay_scheduler.domain.amounts import Skip
 from autopay_scheduler.domain.charges import Decision, Status, decide
 from autopay_scheduler.domain.city import City
 from autopay_scheduler.domain.enrolments import ON
@@ -57,6 +58,8 @@ class ViewAutopay:
         record, held = due.record, due.enrolment.enrolment
         if record.status not in _UNDECIDED or held is None or due.enrolment.status not in ON:
             return None
+        if due.unbilled is not None:
+            return Skip(due.unbilled)
         is_retry = record.status is Status.RETRYING
         return decide(
             limits=held.rule.limits,
