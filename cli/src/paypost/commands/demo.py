@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from paypost.commands import autopay as autopays
 from paypost.commands import mail as mails
 from paypost.commands import suspense
 from paypost.commands import trace as traces
@@ -29,6 +31,7 @@ from paypost.commands.terminal import (
     run,
     table_of,
 )
+from paypost.demo.autopay import CLOCK_AHEAD
 from paypost.demo.expectations import Check, check
 from paypost.demo.scenario import ENVIRONMENTS, STORY, Played, play
 from paypost.remote import Remote
@@ -37,10 +40,12 @@ from paypost.stack.state import StackState, default_stack_name
 from paypost.stack.supervisor import exit_on_signals
 from paypost.trace.timeline import Timeline, find_payment, read_inbox, read_timeline
 from paypost.traffic.journeys import spread
+from paypost.verify.autopay import Terms
 from paypost.verify.report import Places, Report, verify
 
 SHOWN_PAYMENT = "refund before its payment"
 SHOWN_INBOX = "d-005@customers.example"
+SHOWN_ANNOUNCEMENT = "p-004@customers.example"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +57,7 @@ class Outcome:
     checks: list[Check]
     timeline: Timeline
     mail: dict[str, Any]
+    announcement: dict[str, Any]
     suspense: list[dict[str, Any]]
 
     @property
@@ -72,8 +78,8 @@ def demo(*, stack: StackName = None, as_json: AsJson = False) -> None:
         Panel(
             "Paypost takes a city's payments from the processor to the ledger, and tells the "
             "customer, within seconds.\nThis starts all of it on this machine: real Kafka and "
-            "PostgreSQL, three services, and around them a\nCIS (the ledger), a mail server and "
-            f"a payment processor. Takes about half a minute.\n\n{lines}",
+            "PostgreSQL, four services, and around them a\nCIS (the ledger), a mail server and "
+            f"a payment processor. Takes about 40 seconds.\n\n{lines}",
             title="paypost demo",
             title_align="left",
         )
@@ -117,13 +123,15 @@ async def _play(local: LocalStack, console: Console) -> Outcome:
         played = await play(stack=local, tell=tell)
         tell("comparing all books")
         state = local.state
-        report = await verify(places=Places.of(state=state))
+        terms = Terms(clock_ahead=CLOCK_AHEAD)
+        report = await verify(places=Places.of(state=state, terms=terms))
     return Outcome(
         played=played,
         report=report,
         checks=await check(state=state, played=played, report=report),
         timeline=await _timeline(state, played.references[SHOWN_PAYMENT]),
-        mail=await _mail(state),
+        mail=await _mail(state, to=SHOWN_INBOX),
+        announcement=await _mail(state, to=SHOWN_ANNOUNCEMENT),
         suspense=await suspense.read_suspense(state=state),
     )
 
@@ -162,9 +170,10 @@ async def _timeline(state: StackState, name: str) -> Timeline:
         await connection.close()
 
 
-async def _mail(state: StackState) -> dict[str, Any]:
+async def _mail(state: StackState, *, to: str) -> dict[str, Any]:
+    """Return the newest mail in an inbox; empty where there is none."""
     async with Remote(base_url=state.http_urls["mail"]) as server:
-        inbox = await read_inbox(mail=server, to=SHOWN_INBOX)
+        inbox = await read_inbox(mail=server, to=to)
     return await mails.read_mail(state=state, number=inbox[-1]["id"]) if inbox else {}
 
 
@@ -212,6 +221,15 @@ def print_outcome(*, outcome: Outcome) -> None:
     if outcome.mail:
         text = mails.render(message=outcome.mail)
         out.print(Panel(escape(text), title="One of the e-mails", title_align="left"))
+    if outcome.announcement:
+        text = mails.render(message=outcome.announcement)
+        title = "Autopay: the notice before a charge"
+        out.print(Panel(escape(text), title=title, title_align="left"))
+    out.print("\n[bold]Autopay: declined, and charged three days later[/]")
+    out.print(autopays.render_account(found=played.autopay.account))
+    out.print(autopays.render_import(answer=played.autopay.imported))
+    until = played.autopay.due_today + timedelta(days=30)
+    out.print(autopays.render_lapsing(lapsing=played.autopay.lapsing, until=until))
     out.print(suspense.render(found=outcome.suspense))
     out.print(verifying.render(report=outcome.report))
     out.print(
@@ -257,6 +275,12 @@ def as_document(*, outcome: Outcome, seconds: float) -> dict[str, Any]:
             for each in outcome.checks
         ],
         "references": outcome.played.references,
+        "autopay": {
+            "charges": outcome.played.autopay.statuses,
+            "enrolments": outcome.played.autopay.enrolments,
+            "imported": outcome.played.autopay.imported,
+            "lapsing": outcome.played.autopay.lapsing,
+        },
         "timeline": outcome.timeline.as_json(),
         "suspense": outcome.suspense,
         "verify": outcome.report.as_json(),

@@ -8,12 +8,15 @@
 | the ACH debit that settles | 1 | 150.00 |
 | the portal's, over Kafka 55.00 and over HTTP 65.00 | 2 | 120.00 |
 | the kiosk's, over Kafka 40.00 and over HTTP 35.00 | 2 | 75.00 |
-| **accepted** | **307** | **25,265.00** |
-| **on the ledger**: all but the unknown account's | **306** | **25,205.00** |
+| autopay's: 84.50 at once, 61.20 after a decline | 2 | 145.70 |
+| **accepted** | **309** | **25,410.70** |
+| **on the ledger**: all but the unknown account's | **308** | **25,350.70** |
 
-Of the 306 postings, 6 are of the customer without an address: 300 confirmations are mailed.
-Stripe's events: 301 + 2 card payments of four each, five of the refunded one, four of each ACH
-debit: 1,225. Account D-001 owed 500.00, paid 45.00, 82.75 and 120.10 twice each, and had a payment
+Of the 308 postings, 6 are of the customer without an address: 302 confirmations are mailed.
+Declines: the ACH return of 90.00, autopay's of 61.20 and of 40.00. Stripe's events: 301 + 2 card
+payments of four each, five of the refunded one, four of each ACH debit: 1,225; of autopay four,
+three of each decline, and three more of the one that was then paid: 13. Stripe's answers to
+autopay: four. Account D-001 owed 500.00, paid 45.00, 82.75 and 120.10 twice each, and had a payment
 of 75.00 refunded: it owes 4.30.
 """
 
@@ -31,21 +34,43 @@ from paypost.stack.state import StackState
 from paypost.verify.report import Report
 
 EXPECTED: Mapping[str, object] = {
-    "payments accepted": (307, "25265.00"),
-    "payments on the ledger": (306, "25205.00"),
-    "payments in the CIS's journal": (306, "25205.00"),
-    "payments confirmed to customers": (306, "25205.00"),
+    "payments accepted": (309, "25410.70"),
+    "payments on the ledger": (308, "25350.70"),
+    "payments in the CIS's journal": (308, "25350.70"),
+    "payments confirmed to customers": (308, "25350.70"),
     "reversals on the ledger": (1, "75.00"),
     "reversals confirmed to customers": (1, "75.00"),
-    "declines told": (1, "90.00"),
+    "declines told": (3, "191.20"),
     "in suspense": {"suspended: account_unknown": 1},
-    "Stripe's events kept, each once": 1225,
+    "Stripe's events kept, each once": 1238,
+    "Stripe's answers to autopay kept": 4,
     "the portal's events kept": 5,
     "Stripe's events not taken": 0,
-    "confirmations mailed": 300,
+    "confirmations mailed": 302,
     "confirmations without an address": 6,
     "submitted, never paid": ("submitted", 0),
     "account D-001 owes": "4.30",
+    "autopay: charges": {
+        "P-001": "paid",
+        "P-002": "paid",
+        "P-003": "failed",
+        "P-004": "announced",
+        "P-005": "held",
+        "P-006": "cancelled",
+    },
+    "autopay: enrolments": {
+        "P-001": "active",
+        "P-002": "active",
+        "P-003": "stopped: declined_for_good",
+        "P-004": "active",
+        "P-005": "active",
+        "P-006": "stopped: cancelled",
+    },
+    "autopay: cards charged, by the processor's book": {"P-001": 1, "P-002": 1},
+    "autopay: started, announced, held": (6, 5, 1),
+    "autopay: declined, stopped": (2, 2),
+    "old enrolments imported, refused, invited": (3, 1, 3),
+    "would lapse, first of all": "D-010",
     "starts of the killed service": 2,
     "still on its way": 0,
     "lost, twice, invented": (0, 0, 0),
@@ -101,6 +126,7 @@ async def _found(state: StackState, played: Played, report: Report) -> dict[str,
         return (0, "0.00") if found is None else (found.count, _dollars(found.cents))
 
     notices = report.tally.notices
+    autopay = played.autopay
     connection = await asyncpg.connect(state.superuser_dsn)
     try:
         kept = await connection.fetch(
@@ -131,12 +157,31 @@ async def _found(state: StackState, played: Played, report: Report) -> dict[str,
         "declines told": book("told", "decline"),
         "in suspense": dict(report.tally.held),
         "Stripe's events kept, each once": events.get("stripe", 0),
-        "the portal's events kept": sum(events.values()) - events.get("stripe", 0),
+        "Stripe's answers to autopay kept": events.get("stripe-api", 0),
+        "the portal's events kept": sum(
+            count for source, count in events.items() if source not in ("stripe", "stripe-api")
+        ),
         "Stripe's events not taken": sum(sent.not_taken for sent in played.sent),
         "confirmations mailed": notices["posted sent"],
         "confirmations without an address": notices["posted skipped (no_address)"],
         "submitted, never paid": (never["status"], never["movements"]) if never else None,
         "account D-001 owes": _dollars(owes),
+        "autopay: charges": dict(sorted(autopay.statuses.items())),
+        "autopay: enrolments": dict(sorted(autopay.enrolments.items())),
+        "autopay: cards charged, by the processor's book": dict(sorted(autopay.charged.items())),
+        "autopay: started, announced, held": tuple(
+            notices[f"{kind} sent"]
+            for kind in ("autopay_started", "charge_announced", "charge_held")
+        ),
+        "autopay: declined, stopped": tuple(
+            notices[f"{kind} sent"] for kind in ("charge_declined", "autopay_stopped")
+        ),
+        "old enrolments imported, refused, invited": (
+            autopay.imported["imported"],
+            autopay.imported["refused"],
+            notices["autopay_invited sent"],
+        ),
+        "would lapse, first of all": autopay.lapsing[0]["account_id"] if autopay.lapsing else None,
         "starts of the killed service": played.restarts,
         "still on its way": played.pending.total,
         "lost, twice, invented": (counts["lost"], counts["twice"], counts["invented"]),
@@ -155,7 +200,7 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return " / ".join(str(each) for each in value)
     if isinstance(value, dict):
-        return ", ".join(f"{count} {what}" for what, count in value.items()) or "none"
+        return ", ".join(f"{what}: {found}" for what, found in value.items()) or "none"
     if isinstance(value, bool):
         return "yes" if value else "NO"
     return str(value)

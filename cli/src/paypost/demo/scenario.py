@@ -10,11 +10,18 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
 
+from paypost.demo.autopay import (
+    CLOCK_AHEAD,
+    SCHEDULER,
+    SCHEDULER_ENVIRONMENT,
+    AutopayPlayed,
+    play_autopay,
+)
 from paypost.remote import Remote
 from paypost.simulators.processor.delivery import Disorder, RetryPolicy
 from paypost.simulators.processor.processor import Order
@@ -42,6 +49,7 @@ ENVIRONMENTS = {
     # A city's limit is a minute; here three seconds, so that the outage is felt by customers.
     "payment-intake": {"PAYMENT_INTAKE_DELAYED_AFTER_SECONDS": "3"},
     # What a killed process had in hand is free for its successor after the lease.
+    SCHEDULER: SCHEDULER_ENVIRONMENT,
     "cis-poster": {
         "CIS_POSTER_CIS_TIMEOUT_SECONDS": "1",
         "CIS_POSTER_LEASE_SECONDS": "4",
@@ -61,6 +69,10 @@ STORY = (
     "one that is returned, the portal's own events over Kafka and HTTP, two kiosk payments.",
     "Meanwhile the CIS applies postings without answering, cis-poster is killed with SIGKILL, "
     "and then the CIS is down for five seconds.",
+    "Six customers turn autopay on: one is charged, one declined and charged three days later on a "
+    "moved clock, one declined for good, one waits for its notice, one is above its maximum, one "
+    "cancels. The old portal's enrolments are imported and invited; the lapse report says who "
+    "would miss a due date.",
     "In the end every payment must be on the ledger exactly once and every customer told.",
 )
 
@@ -81,6 +93,7 @@ class Played:
     Attributes:
         windows: the stretches of the three hundred.
         journeys: of every payment that Stripe spoke of.
+        autopay: what came of the customers with autopay.
         sent: what was sent to Stripe's door.
         references: of the payments with a story of their own, by name.
         restarts: how often the killed service was started.
@@ -93,6 +106,7 @@ class Played:
     journeys: tuple[Journey, ...]
     sent: tuple[Sent, ...]
     references: dict[str, str]
+    autopay: AutopayPlayed
     restarts: int
     pending: Pending
     doubled: int
@@ -175,8 +189,10 @@ class _Play:
             )
         )
 
-    async def settle(self) -> Pending:
-        return await wait_until_settled(connection=self.connection, timeout_seconds=SETTLE_SECONDS)
+    async def settle(self, *, ahead: timedelta = timedelta()) -> Pending:
+        return await wait_until_settled(
+            connection=self.connection, timeout_seconds=SETTLE_SECONDS, ahead=ahead
+        )
 
     async def pay_with_a_story(self) -> None:
         """The single payments, each of which asks something else of the system."""
@@ -314,8 +330,10 @@ async def play(*, stack: LocalStack, tell: Callable[[str], None]) -> Played:
         ):
             run = _Play(stack=stack, sender=sender, connection=connection, cis=cis, tell=tell)
             marks = await _act(run)
+            await run.settle()
+            autopay = await play_autopay(stack=stack, connection=connection, tell=tell)
             tell("waiting until every payment is posted and every customer told")
-            pending = await run.settle()
+            pending = await run.settle(ahead=CLOCK_AHEAD)
         references = [name for sent in run.sent for name in sent.references]
         journeys = await read_journeys(connection=connection, references=references)
     finally:
@@ -327,6 +345,7 @@ async def play(*, stack: LocalStack, tell: Callable[[str], None]) -> Played:
         journeys=tuple(journeys),
         sent=tuple(run.sent),
         references=run.references,
+        autopay=autopay,
         restarts=stack.supervisor.starts(name=KILLED),
         pending=pending,
         doubled=copies - distinct,
