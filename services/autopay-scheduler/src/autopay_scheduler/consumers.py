@@ -17,7 +17,7 @@ from autopay_scheduler.domain.enrolments import (
     enrolment_id,
 )
 from autopay_scheduler.domain.notices import NoticeStatus
-from autopay_scheduler.domain.outcomes import Outcome, OutcomeKind
+from autopay_scheduler.domain.outcomes import Outcome, OutcomeKind, return_name
 from autopay_scheduler.domain.words import Word, WordKind
 from autopay_scheduler.ports.store import Evidence, Noticed
 from autopay_scheduler.usecases.announcing import KeepNotices
@@ -37,6 +37,7 @@ from shared.contracts.payments import (
     MethodUpdated,
     PaymentAccepted,
     PaymentPending,
+    PaymentReinstated,
     PaymentReversed,
 )
 from shared.contracts.portal import (
@@ -313,7 +314,13 @@ def to_outcome(received: Received) -> Outcome | None:
                 attempt=fact.attempt,
                 reason=fact.reason,
             )
-        case PaymentPending() | PaymentAccepted() | PaymentReversed() | ChargeDeclined():
+        case (
+            PaymentPending()
+            | PaymentAccepted()
+            | PaymentReversed()
+            | PaymentReinstated()
+            | ChargeDeclined()
+        ):
             if fact.charge_id is None:
                 return None
             return Outcome(
@@ -329,7 +336,7 @@ def to_outcome(received: Received) -> Outcome | None:
 
 
 def _kind(
-    fact: PaymentPending | PaymentAccepted | PaymentReversed | ChargeDeclined,
+    fact: (PaymentPending | PaymentAccepted | PaymentReversed | PaymentReinstated | ChargeDeclined),
 ) -> OutcomeKind:
     match fact:
         case PaymentPending():
@@ -339,7 +346,9 @@ def _kind(
         case ChargeDeclined():
             return OutcomeKind.DECLINED
         case PaymentReversed(reason="ach_return"):
-            return OutcomeKind.DECLINED
+            return OutcomeKind.RETURNED
+        case PaymentReinstated():
+            return OutcomeKind.REINSTATED
         case PaymentReversed(reason="dispute"):
             return OutcomeKind.DISPUTED
         case PaymentReversed():
@@ -347,15 +356,16 @@ def _kind(
 
 
 def _decline(
-    fact: PaymentPending | PaymentAccepted | PaymentReversed | ChargeDeclined,
+    fact: (PaymentPending | PaymentAccepted | PaymentReversed | PaymentReinstated | ChargeDeclined),
 ) -> Decline | None:
     match fact:
         case ChargeDeclined():
             return Decline(id=fact.attempt, category=fact.category or "soft", code=fact.reason_code)
         case PaymentReversed(reason="ach_return"):
-            # Posted at submission and returned by the bank: the same as a decline, later.
             return Decline(
-                id=str(fact.posting_key), category=fact.category or "soft", code=fact.reason_code
+                id=return_name(fact.posting_key),
+                category=fact.category or "soft",
+                code=fact.reason_code,
             )
         case _:
             return None

@@ -154,7 +154,7 @@ def build_reading_router(*, view: ViewAutopay, keys: BearerKeys) -> APIRouter:
     @router.get("/autopay/preview")
     async def get_preview(
         date: date,
-        after: Annotated[str | None, Query(max_length=128)] = None,
+        after: Annotated[str | None, Query(max_length=128, pattern=NO_CONTROL_CHARACTERS)] = None,
         limit: Annotated[int, Query(ge=1, le=PREVIEW_PAGE_MAX)] = 100,
     ) -> Preview:
         """Say who would be charged how much on a day, and who not and why."""

@@ -21,7 +21,10 @@ class OutcomeKind(StrEnum):
     PENDING = "pending"
     PAID = "paid"
     DECLINED = "declined"
-    """Declined, or taken and returned by the bank."""
+    RETURNED = "returned"
+    """Taken, and sent back by the bank."""
+    REINSTATED = "reinstated"
+    """What was given back came back: the refund failed."""
     REFUNDED = "refunded"
     DISPUTED = "disputed"
     WITHDRAWN = "withdrawn"
@@ -43,6 +46,14 @@ class Outcome:
     """Which attempt, where the statement knows."""
     decline: Decline | None = None
     reason: str | None = None
+
+
+_RETURN = "return:"
+
+
+def return_name(posting_key: UUID) -> str:
+    """Return the name under which a bank's return is remembered among a charge's declines."""
+    return f"{_RETURN}{posting_key}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +86,13 @@ def follow(
             return Followed(record=replace(known, status=Status.PENDING))
         case OutcomeKind.PAID:
             return _paid(record, known, outcome)
-        case OutcomeKind.DECLINED:
+        case OutcomeKind.DECLINED | OutcomeKind.RETURNED:
             return _declined(record, known, outcome, is_bank_debit, city, now)
         case OutcomeKind.REFUNDED | OutcomeKind.GIVEN_BACK:
             return _refunded(record, known, outcome)
-        case OutcomeKind.DISPUTED:
+        case OutcomeKind.REINSTATED if record.status is Status.REFUNDED:
+            return Followed(record=replace(known, status=Status.PAID, reason=None))
+        case OutcomeKind.DISPUTED | OutcomeKind.REINSTATED:
             return _learnt(record, known)
         case OutcomeKind.WITHDRAWN:
             return _withdrawn(record, known, outcome)
@@ -90,7 +103,10 @@ def _learnt(record: ChargeRecord, known: ChargeRecord) -> Followed | None:
 
 
 def _paid(record: ChargeRecord, known: ChargeRecord, outcome: Outcome) -> Followed | None:
-    if record.status in (Status.PAID, Status.REFUNDED):
+    was_returned = any(each.startswith(_RETURN) for each in record.declines)
+    if record.status in (Status.PAID, Status.REFUNDED) or was_returned or record.attempt == 0:
+        # What the bank has sent back was paid before, and is told again or late. And of what was
+        # not asked for nothing is known: a request of it brings the same answer.
         return _learnt(record, known)
     return Followed(
         record=replace(
@@ -133,7 +149,9 @@ def _declined(
         retry_days=city.retry_days,
         calendar=city.calendar,
     )
-    if record.cancelled_at is not None and following.step == "retry":
+    is_over = record.cancelled_at is not None or outcome.kind is OutcomeKind.RETURNED
+    if is_over and following.step == "retry":
+        # What the processor has taken once it never takes again under the same name.
         following = Next("give_up")
     is_retry = following.step == "retry" and following.attempt_on is not None
     return Followed(
@@ -166,7 +184,10 @@ def _already_decided(record: ChargeRecord, city: City) -> Next:
 def _refunded(record: ChargeRecord, known: ChargeRecord, outcome: Outcome) -> Followed | None:
     if record.status is Status.REFUNDED:
         return _learnt(record, known)
-    if outcome.kind is OutcomeKind.REFUNDED and outcome.amount_cents < (known.paid_cents or 0):
+    if record.attempt == 0:
+        return _learnt(record, known)
+    charged_cents = known.paid_cents or known.requested_cents or 0
+    if outcome.kind is OutcomeKind.REFUNDED and outcome.amount_cents < charged_cents:
         # A part of it went back by a clerk's hand: the due date stays charged.
         return _learnt(record, known)
     return Followed(

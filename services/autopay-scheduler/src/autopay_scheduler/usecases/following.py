@@ -47,7 +47,10 @@ class FollowCharges:
             following = _Following(unit=unit, city=self.city, now=self.clock())
             await following.follow(outcomes)
         for record in following.changed.values():
-            self.metrics.charge(status=record.status, reason=reason_label(record))
+            # A decline's code is the processor's word, without bound: counted by its category.
+            is_declined = record.status in (Status.RETRYING, Status.FAILED)
+            reason = "declined" if is_declined else reason_label(record)
+            self.metrics.charge(status=record.status, reason=reason)
         for category, step in following.declines:
             self.metrics.declined(category=category, next_step=step)
         for reason in following.stops:
@@ -263,10 +266,16 @@ class FollowMethods:
                 enrolment=replace(record.enrolment, method=_updated(record.enrolment.method, news)),
             )
             for record in found
-            if record.enrolment is not None
+            if record.enrolment is not None and not _is_old(record.enrolment.method, news)
         ]
-        await unit.save_enrolments(changed)
-        return "updated"
+        if changed:
+            await unit.save_enrolments(changed)
+        return "updated" if changed else "outdated"
+
+
+def _is_old(method: Method, news: MethodNews) -> bool:
+    """Return whether it was said before what is known: a card's validity is only prolonged."""
+    return bool(news.expires and method.expires and news.expires < method.expires)
 
 
 def _updated(method: Method, news: MethodNews) -> Method:

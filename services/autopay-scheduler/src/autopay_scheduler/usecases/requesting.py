@@ -119,7 +119,7 @@ class RequestCharges:
         lost = None if is_retry else self._why_notice_is_lost(due, held.rule.limits, today)
         if lost is not None and not isinstance(decision, Skip):
             # Who need not be charged does not hear that a charge was missed.
-            return _closed(record, enrolment, Status.MISSED, lost, now)
+            return _closed(record, enrolment, Status.MISSED, lost.reason, now)
         match decision:
             case Charge(amount_cents):
                 return self._requested(record, enrolment, amount_cents, now)
@@ -145,11 +145,11 @@ class RequestCharges:
             case Miss(reason):
                 return _closed(record, enrolment, Status.MISSED, reason, now)
 
-    def _why_notice_is_lost(self, due: DueCharge, limits: Limits, today: date) -> str | None:
+    def _why_notice_is_lost(self, due: DueCharge, limits: Limits, today: date) -> Miss | None:
         if not is_owed(limits):
             return None
         if due.is_undeliverable and not self.city.notice.charge_unnotified:
-            return "notice_not_delivered"
+            return Miss("notice_not_delivered")
         is_too_late = today <= due.record.charge_on and is_lost(
             limits=limits,
             announcements=due.announcements,
@@ -158,7 +158,7 @@ class RequestCharges:
             notice=self.city.notice,
             late_grace_days=self.city.late_grace_days,
         )
-        return "notice_not_kept" if is_too_late else None
+        return Miss("notice_not_kept") if is_too_late else None
 
     def _requested(
         self,
