@@ -8,18 +8,25 @@ from tests.support.pipeline import Pipeline
 
 from paypost.stack.local import LocalStack
 
-SERVICES = ("payment-intake", "cis-poster", "notifier")
+SERVICES = ("payment-intake", "cis-poster", "autopay-scheduler", "notifier")
 ACCOUNTS = tuple(f"E{number:04d}" for number in range(60))
 IMPATIENT = {
     # What a city would wait half a minute for, a test waits seconds for.
     "PAYMENT_INTAKE_ANNOUNCE_AGAIN_AFTER_SECONDS": "3",
+    "PAYMENT_INTAKE_CHARGES_PER_SECOND": "100",
+    "PAYMENT_INTAKE_CHARGE_TIMEOUT_SECONDS": "3",
+    "AUTOPAY_SCHEDULER_REQUESTS_PER_SECOND": "50",
+    "AUTOPAY_SCHEDULER_RESTATE_AFTER_SECONDS": "3",
+    # From midnight and on any day, so that a test does not depend on when it is run.
+    "AUTOPAY_SCHEDULER_CHARGE_TIME": "00:00",
+    "AUTOPAY_SCHEDULER_BUSINESS_DAYS": "same",
     "CIS_POSTER_CIS_TIMEOUT_SECONDS": "2",
     "CIS_POSTER_LEASE_SECONDS": "8",
     "NOTIFIER_SEND_SECONDS_MAX": "5",
     "NOTIFIER_LEASE_SECONDS": "8",
     **{
         f"{prefix}_KAFKA_SESSION_TIMEOUT_SECONDS": "6"
-        for prefix in ("PAYMENT_INTAKE", "CIS_POSTER", "NOTIFIER")
+        for prefix in ("PAYMENT_INTAKE", "CIS_POSTER", "AUTOPAY_SCHEDULER", "NOTIFIER")
     },
 }
 
