@@ -1,4 +1,4 @@
-"""autopay-scheduler in tests: instances of it on a real database, told facts by a clock that stands.
+"""autopay-scheduler in tests: instances of it on a real database, told facts, by a clock that stands.
 
 What a test says is a fact of the contracts, and goes through the service's own translation; what
 it looks at are rows and outbox facts, past the code under test.
@@ -382,8 +382,8 @@ def _authorisation(account_id: str, reference: str, when: datetime, **parts: Any
         "account_id": account_id,
         "enrolment_reference": reference,
         "processor": "stripe",
-        "payment_method_token": f"pm_{reference.replace('-', '')}",
-        "customer_token": f"cus_{reference.replace('-', '')}",
+        "payment_method_token": f"pm_test{reference.replace('-', '')}",
+        "customer_token": f"cus_test{reference.replace('-', '')}",
         "method": CARD,
         "rule": AutopayRule(**rule),
         "authorisation_version": "2026-01",
