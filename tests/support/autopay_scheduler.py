@@ -1,4 +1,4 @@
-"""autopay-scheduler in tests: instances of it on a real database, told facts, by a clock that stands.
+"""autopay-scheduler in tests: instances on a real database, told facts, by a clock that stands.
 
 What a test says is a fact of the contracts, and goes through the service's own translation; what
 it looks at are rows and outbox facts, past the code under test.

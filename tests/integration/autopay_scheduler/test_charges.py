@@ -1,8 +1,5 @@
 """A charge from its plan to its end, on real PostgreSQL, by a clock that stands."""
 
-from collections.abc import AsyncIterator
-
-import pytest
 from tests.support.autopay_scheduler import (
     Scheduler,
     SchedulerDatabase,
@@ -15,35 +12,8 @@ from tests.support.autopay_scheduler import (
     posted,
     registered,
 )
-from tests.support.backends import TestDatabase
-from tests.support.reenrolment_database import migrate_scheduler
 
 MONDAY = at("2026-03-02 12:00")
-
-
-@pytest.fixture(scope="module")
-async def migrated(database: TestDatabase) -> AsyncIterator[SchedulerDatabase]:
-    migrate_scheduler(database)
-    rows = SchedulerDatabase(database)
-    yield rows
-    await rows.end()
-
-
-@pytest.fixture
-async def rows(migrated: SchedulerDatabase) -> AsyncIterator[SchedulerDatabase]:
-    await migrated.empty()
-    yield migrated
-    await migrated.release()
-
-
-@pytest.fixture
-def clock() -> StillClock:
-    return StillClock(MONDAY)
-
-
-@pytest.fixture
-def autopay(rows: SchedulerDatabase, clock: StillClock) -> Scheduler:
-    return rows.scheduler(clock=clock)
 
 
 class TestLife:
@@ -65,7 +35,7 @@ class TestLife:
         await autopay.run()
         [request] = await rows.stated("charge.requested")
         assert (request["attempt"], request["amount_cents"]) == (1, 8_000)
-        assert request["payment_method_token"] == "pm_EA1"
+        assert request["payment_method_token"] == "pm_testEA1"
         paid = at_intake(request)
         await autopay.hear(paid.paid(clock()))
         [closed] = await rows.stated("charge.closed")

@@ -24,8 +24,10 @@ from autopay_scheduler.adapters.rows import (
     enrolment_of,
     enrolment_record,
     enrolment_row,
+    evidence,
     evidence_row,
     new_charge_values,
+    pause,
 )
 from autopay_scheduler.adapters.tables import audit_entries
 from autopay_scheduler.domain.amounts import Owed
@@ -35,6 +37,7 @@ from autopay_scheduler.domain.enrolments import EnrolmentRecord
 from autopay_scheduler.domain.notices import Announcement, NoticeStatus
 from autopay_scheduler.domain.planning import BillState, ChargeRecord, Situation
 from autopay_scheduler.domain.reenrolment import OldDraft, has_old_draft
+from autopay_scheduler.domain.words import Word
 from autopay_scheduler.ports.store import (
     AuditEntry,
     ConcurrentWordError,
@@ -57,8 +60,8 @@ what is left over into the next bill."""
 
 UNDELIVERED = frozenset({NoticeStatus.FAILED, NoticeStatus.SKIPPED})
 UNDER_WAY = frozenset({Status.REQUESTED, Status.PENDING})
-ONE_ON_AN_ACCOUNT = "enrolments_on"
-"""The index that keeps a second enrolment from being turned on."""
+UNIQUE_VIOLATION = "23505"
+"""Of `enrolments_on`, which keeps a second enrolment of an account from being turned on."""
 
 
 class SqlUnitOfWork:
@@ -233,6 +236,14 @@ class SqlUnitOfWork:
             fresh.discard(key)
         return are_new
 
+    async def pauses_of(
+        self, enrolment_ids: Sequence[UUID], *, accounts: Sequence[str]
+    ) -> Sequence[Word]:
+        result = await self._connection.execute(
+            statements.PAUSES_OF, {"ids": list(enrolment_ids), "accounts": list(accounts)}
+        )
+        return [pause(evidence(row)) for row in result]
+
     async def lock_enrolments(
         self, *, ids: Sequence[UUID], account_ids: Sequence[str]
     ) -> Sequence[EnrolmentRecord]:
@@ -256,7 +267,7 @@ class SqlUnitOfWork:
                 statements.SAVE_ENROLMENTS, arrays(rows, ENROLMENT_COLUMNS)
             )
         except IntegrityError as error:
-            if ONE_ON_AN_ACCOUNT not in str(error.orig):
+            if getattr(error.orig, "sqlstate", None) != UNIQUE_VIOLATION:
                 # A row that breaks a rule of the table breaks it for ever: a defect, not a race.
                 raise
             raise ConcurrentWordError("autopay was turned on by somebody else") from error

@@ -22,7 +22,9 @@ from autopay_scheduler.domain.enrolments import (
 )
 from autopay_scheduler.domain.notices import Announcement, NoticeStatus
 from autopay_scheduler.domain.planning import ChargeRecord
+from autopay_scheduler.domain.words import Word, WordKind
 from autopay_scheduler.ports.store import Evidence, NewAnnouncement
+from shared.contracts.portal import AutopayPaused
 
 ENROLMENT_COLUMNS = (
     "id",
@@ -316,6 +318,20 @@ def evidence(row: Row[Any]) -> Evidence:
         authorisation_version=row.authorisation_version,
         authorised_at=row.authorised_at,
         document=document,
+    )
+
+
+def pause(said: Evidence) -> Word:
+    """Return a pause, or the end of one, from its evidence."""
+    document = said.document
+    until = document.get("resume_on")
+    is_pause = said.type == AutopayPaused.TYPE
+    return Word(
+        kind=WordKind.PAUSED if is_pause else WordKind.RESUMED,
+        account_id=said.account_id,
+        reference=document["enrolment_reference"],
+        at=said.said_at,
+        resume_on=date.fromisoformat(until) if until else None,
     )
 
 

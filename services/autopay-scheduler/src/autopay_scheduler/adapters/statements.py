@@ -161,6 +161,14 @@ KEEP_EVIDENCE = insert_rows(
     on_conflict="(event_source, event_id, type) DO NOTHING",
     returning="event_source, event_id, type",
 )
+PAUSES_OF = text(
+    """
+    SELECT * FROM autopay_scheduler.mandates
+    WHERE account_id = ANY(CAST(:accounts AS text[])) AND enrolment_id = ANY(CAST(:ids AS uuid[]))
+      AND type IN ('autopay.paused', 'autopay.resumed')
+    ORDER BY said_at, id
+    """
+)
 LOCK_ENROLMENTS = text(
     """
     SELECT * FROM autopay_scheduler.enrolments

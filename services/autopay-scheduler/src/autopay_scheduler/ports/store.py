@@ -12,6 +12,7 @@ from autopay_scheduler.domain.bills import Bill, BillCancellation, LedgerEntry
 from autopay_scheduler.domain.enrolments import EnrolmentRecord
 from autopay_scheduler.domain.notices import Announcement, NoticeStatus
 from autopay_scheduler.domain.planning import ChargeRecord, Situation
+from autopay_scheduler.domain.words import Word
 from shared.contracts.wire import OutboundRecord
 from shared.errors import TransientError
 from shared.outbox.table import OutboxRow
@@ -129,6 +130,12 @@ class UnitOfWork(Protocol):
 
     async def keep_evidence(self, words: Sequence[Evidence], *, now: datetime) -> Sequence[bool]:
         """Keep the customers' words for ever; say of each whether it is new."""
+        ...
+
+    async def pauses_of(
+        self, enrolment_ids: Sequence[UUID], *, accounts: Sequence[str]
+    ) -> Sequence[Word]:
+        """Return, by the portal's time, each pause of these enrolments and each end of one."""
         ...
 
     async def lock_enrolments(

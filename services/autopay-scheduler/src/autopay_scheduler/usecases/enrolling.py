@@ -72,11 +72,32 @@ class _Taking:
         ids = sorted({each.enrolment_id for _, each in words}, key=str)
         for record in await self._unit.lock_enrolments(ids=ids, account_ids=accounts):
             self._hold(record)
+        early = await self._early_words(words, accounts)
         outcomes = []
         for (word, _), is_new in zip(words, are_new, strict=True):
+            is_unheard = word.reference not in self._by_reference
             outcomes.append(await self._take_one(word) if is_new else "duplicate")
+            if is_unheard and word.reference in self._by_reference:
+                for pause in early.get(word.reference, ()):
+                    await self._take_one(pause)
         await self._flush()
         return outcomes
+
+    async def _early_words(
+        self, words: Sequence[tuple[Word, Evidence]], accounts: Sequence[str]
+    ) -> dict[str, list[Word]]:
+        """Return pauses and their ends that were heard before their enrolment, by its reference."""
+        new = {
+            word.reference: evidence.enrolment_id
+            for word, evidence in words
+            if word.enrolment is not None and word.reference not in self._by_reference
+        }
+        if not new:
+            return {}
+        found: dict[str, list[Word]] = {}
+        for word in await self._unit.pauses_of(sorted(new.values(), key=str), accounts=accounts):
+            found.setdefault(word.reference, []).append(word)
+        return found
 
     async def _take_one(self, word: Word) -> str:
         known = self._by_reference.get(word.reference)
