@@ -62,4 +62,7 @@ class AutopayRule(BaseModel):
             raise ValueError("minimum_cents is above maximum_cents")
         if self.fixed_cents is not None and most is not None and self.fixed_cents > most:
             raise ValueError("fixed_cents is above maximum_cents")
+        if self.fixed_cents is not None and least is not None and self.fixed_cents < least:
+            # It would never be charged.
+            raise ValueError("fixed_cents is below minimum_cents")
         return self

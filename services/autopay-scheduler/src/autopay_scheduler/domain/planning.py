@@ -135,55 +135,38 @@ def _planned(
     city: City,
 ) -> ChargeRecord:
     rule = situation.enrolment.rule
-    planned_on = known.planned_on if known else today
     chosen_on = _charge_day(
         charge_on=rule.charge_on,
         days_before=rule.days_before,
         day_of_month=rule.day_of_month,
         due_date=bill.due_date,
-        not_before=planned_on,
+        not_before=known.planned_on if known else today,
         calendar=city.calendar,
     )
     if known is None:
         verdict = _verdict(bill, situation, open_cents, chosen_on, city)
-        is_late = today > chosen_on + timedelta(days=city.late_grace_days)
-        if isinstance(verdict, Charge) and not is_late:
-            # By far the usual case: written in one go.
-            return _new(key, bill, situation, chosen_on, verdict.amount_cents, today, now)
-    same_day = known is not None and known.chosen_on == chosen_on
-    charge_on = known.charge_on if known is not None and same_day else chosen_on
-    if known is not None and _is_over(known, bill, situation, today, city):
+        return _first(key, bill, verdict, situation, chosen_on, today, now, city)
+    if _is_over(known, bill, situation, today, city):
         return known
-    base = _new(key, bill, situation, chosen_on, 0, today, now)
-    if known is not None:
-        base = replace(known, bill_reference=bill.bill_reference)
-    if known is None and today > chosen_on + timedelta(days=city.late_grace_days):
-        return _ended(base, Status.MISSED, "late", now)
+    same_day = known.chosen_on == chosen_on
+    charge_on = known.charge_on if same_day else chosen_on
+    base = replace(known, bill_reference=bill.bill_reference)
     match _verdict(bill, situation, open_cents, charge_on, city):
         case Skip(reason):
-            if base.status is Status.SKIPPED and base.reason == reason:
-                return base
-            return _ended(base, Status.SKIPPED, reason, now)
-        case Hold(amount_cents, maximum_cents):
-            reason = f"above_maximum:{maximum_cents}"
-            if (base.status, base.amount_cents, base.reason) == (
-                Status.HELD,
-                amount_cents,
-                reason,
-            ):
-                return base
-            return replace(
-                base,
-                status=Status.HELD,
-                reason=reason,
-                amount_cents=amount_cents,
-                act_at=city.calendar.instant_of(bill.due_date + timedelta(days=1)),
-                closed_at=None,
+            is_known = base.status is Status.SKIPPED and base.reason == reason
+            return base if is_known else _ended(base, Status.SKIPPED, reason, now)
+        case Hold() as hold:
+            held = _held(base, bill, hold, city)
+            is_known = (base.status, base.amount_cents, base.reason) == (
+                held.status,
+                held.amount_cents,
+                held.reason,
             )
+            return base if is_known else held
         case Charge(amount_cents):
             is_told = base.status is Status.ANNOUNCED and amount_cents <= base.amount_cents
             is_waiting = base.status is Status.PLANNED and amount_cents == base.amount_cents
-            if known is not None and same_day and (is_told or is_waiting):
+            if same_day and (is_told or is_waiting):
                 return base
             return replace(
                 base,
@@ -195,6 +178,39 @@ def _planned(
                 act_at=now,
                 closed_at=None,
             )
+
+
+def _first(
+    key: UUID,
+    bill: BillState,
+    verdict: Verdict,
+    situation: Situation,
+    day: date,
+    today: date,
+    now: datetime,
+    city: City,
+) -> ChargeRecord:
+    """Return the charge of a due date that is heard of for the first time."""
+    if isinstance(verdict, Skip):
+        # Nothing was missed where nothing is to be charged, however late it is.
+        base = _new(key, bill, situation, day, 0, today, now)
+        return _ended(base, Status.SKIPPED, verdict.reason, now)
+    if today > day + timedelta(days=city.late_grace_days):
+        base = _new(key, bill, situation, day, 0, today, now)
+        return _ended(base, Status.MISSED, "late", now)
+    planned = _new(key, bill, situation, day, verdict.amount_cents, today, now)
+    return planned if isinstance(verdict, Charge) else _held(planned, bill, verdict, city)
+
+
+def _held(base: ChargeRecord, bill: BillState, hold: Hold, city: City) -> ChargeRecord:
+    return replace(
+        base,
+        status=Status.HELD,
+        reason=f"above_maximum:{hold.maximum_cents}",
+        amount_cents=hold.amount_cents,
+        act_at=city.calendar.instant_of(bill.due_date + timedelta(days=1)),
+        closed_at=None,
+    )
 
 
 _charge_day = lru_cache(maxsize=4096)(charge_day)
