@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 from tests.support.autopay_scheduler import (
@@ -183,7 +184,7 @@ class TestRefusals:
         self,
         autopay: Scheduler,
         rows: SchedulerDatabase,
-        parts: dict[str, object],
+        parts: dict[str, Any],
         reason: str,
         field: str,
     ) -> None:
