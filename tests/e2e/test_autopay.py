@@ -6,6 +6,7 @@ What is believed is the processor's own book, and `paypost verify` beside it.
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -69,6 +70,13 @@ class Autopay:
         )
         return Counter({row["status"]: row["n"] for row in rows})
 
+    async def is_in_mid_flow(self) -> None:
+        async def some_are_asked_for() -> bool:
+            found = await self.statuses()
+            return 0 < found["requested"] + found["paid"] < len(self.accounts)
+
+        await eventually_true(some_are_asked_for, timeout_seconds=20, what="in mid-flow")
+
     async def come_to(self, status: str, *, timeout_seconds: float = 60) -> None:
         async def there() -> bool:
             return await self.statuses() == {status: len(self.accounts)}
@@ -115,17 +123,17 @@ class TestDueDates:
     ) -> None:
         async with Autopay(pipeline, f"K{killed[:4]}") as autopay:
             await autopay.enrol()
-            billing = asyncio.create_task(autopay.bill())
-            for _ in range(2):
-                await asyncio.sleep(0.7)
-                whole_stack.supervisor.kill(name=killed)
-            await billing
+            await autopay.bill()
+            await autopay.is_in_mid_flow()
+            whole_stack.supervisor.kill(name=killed)
+            await asyncio.sleep(0.7)
+            whole_stack.supervisor.kill(name=killed)
             await autopay.come_to("paid")
             await autopay.assert_each_is_charged_once()
             await autopay.assert_books_agree()
 
     async def test_are_each_charged_once_by_two_schedulers_and_words_said_twice(
-        self, pipeline: Pipeline, whole_stack: LocalStack
+        self, pipeline: Pipeline, whole_stack: LocalStack, tmp_path: Path
     ) -> None:
         name = "autopay-scheduler"
         second = process_spec(name=name, state=whole_stack.state, environ={}, overrides={})
@@ -137,8 +145,17 @@ class TestDueDates:
             "AUTOPAY_SCHEDULER_BUSINESS_DAYS": "same",
         }
         environment.pop("AUTOPAY_SCHEDULER_KAFKA_GROUP_INSTANCE_ID", None)
-        process = await asyncio.create_subprocess_exec(*second.command, env=environment)
+        log = tmp_path / "second.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                *second.command, env=environment, stderr=output
+            )
+
+        async def has_started() -> bool:
+            return "service.started" in log.read_text(encoding="utf-8")
+
         try:
+            await eventually_true(has_started, timeout_seconds=30, what="a second scheduler")
             async with Autopay(pipeline, "TWO") as autopay:
                 await autopay.enrol()
                 words = [each.enrolled(at=datetime.now(UTC)) for each in autopay.subscribers]
@@ -148,6 +165,7 @@ class TestDueDates:
                 await autopay.come_to("paid")
                 await autopay.assert_each_is_charged_once()
                 await autopay.assert_books_agree()
+            assert process.returncode is None, log.read_text(encoding="utf-8")
         finally:
             process.terminate()
             await process.wait()
