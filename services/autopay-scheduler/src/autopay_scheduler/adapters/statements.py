@@ -263,11 +263,12 @@ DUE_DATES = text(
     """
 )
 # The enrolment is locked with its charge: of two charges of one account that are due together, the
-# second is decided by one who sees what became of the first. Otherwise both would ask for all.
+# second is decided by one who sees what became of the first. Otherwise both would ask for all. The
+# earlier due date comes first: what is under way for the later one is not taken off its bill.
 _DUE = f"""
     SELECT {_CHARGE}, {_ENROLMENT} FROM autopay_scheduler.charges c
     JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
-    WHERE %s ORDER BY c.act_at, c.id LIMIT :limit
+    WHERE %s ORDER BY c.act_at, c.due_date, c.id LIMIT :limit
     FOR UPDATE OF c, e SKIP LOCKED
 """  # noqa: S608
 CLAIM_PLANNED = text(_DUE % "c.status = 'planned' AND c.act_at <= :now")
