@@ -1,7 +1,6 @@
 """Everything at once, and everything broken off at each of its statements."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta

@@ -212,6 +212,17 @@ charges = Table(
     Index("charges_account", "account_id", "due_date"),
     # The jobs: what is to be looked at, by kind.
     Index("charges_act_at", "status", "act_at", postgresql_where=text("act_at IS NOT NULL")),
+    # claim_due, claim_unheard: the first of a million that are due at one moment. By the index
+    # above, whose order two statuses break, each claim read and sorted all of them: 1.4 s for 40
+    # of 200,000, measured.
+    Index(
+        "charges_due",
+        "act_at",
+        "due_date",
+        "id",
+        postgresql_where=text("status IN ('announced', 'retrying')"),
+    ),
+    Index("charges_unheard", "act_at", postgresql_where=text("status IN ('requested', 'pending')")),
     # A posting that is heard of after its payment.
     Index("charges_payment", "payment_id", postgresql_where=text("payment_id IS NOT NULL")),
     # Preview and report.

@@ -152,6 +152,22 @@ def upgrade() -> None:
         postgresql_where=sa.text("act_at IS NOT NULL"),
     )
     op.create_index(
+        "charges_due",
+        "charges",
+        ["act_at", "due_date", "id"],
+        unique=False,
+        schema="autopay_scheduler",
+        postgresql_where=sa.text("status IN ('announced', 'retrying')"),
+    )
+    op.create_index(
+        "charges_unheard",
+        "charges",
+        ["act_at"],
+        unique=False,
+        schema="autopay_scheduler",
+        postgresql_where=sa.text("status IN ('requested', 'pending')"),
+    )
+    op.create_index(
         "charges_charge_on",
         "charges",
         ["charge_on", "account_id"],
