@@ -268,10 +268,10 @@ DUE_DATES = text(
 _DUE = f"""
     SELECT {_CHARGE}, {_ENROLMENT} FROM autopay_scheduler.charges c
     JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
-    WHERE %s ORDER BY c.act_at, c.due_date, c.id LIMIT :limit
+    WHERE %s LIMIT :limit
     FOR UPDATE OF c, e SKIP LOCKED
 """  # noqa: S608
-CLAIM_PLANNED = text(_DUE % "c.status = 'planned' AND c.act_at <= :now")
+CLAIM_PLANNED = text(_DUE % "c.status = 'planned' AND c.act_at <= :now ORDER BY c.act_at")
 _PAUSED = """EXISTS (SELECT FROM autopay_scheduler.switches s
                       WHERE s.name = 'requests' AND s.is_paused)"""
 # The switch is read by the statement that takes the charges: what is paused now takes none. And
@@ -282,9 +282,9 @@ TURN_SWITCH = text("SELECT pg_advisory_xact_lock(hashtext('autopay_scheduler.swi
 CLAIM_DUE = text(
     _DUE
     % f"""c.status IN ('announced', 'retrying') AND c.act_at <= :now
-      AND NOT {_PAUSED}"""
+      AND NOT {_PAUSED} ORDER BY c.act_at, c.due_date, c.id"""
 )
-CLAIM_HELD = text(_DUE % "c.status = 'held' AND c.act_at <= :now")
+CLAIM_HELD = text(_DUE % "c.status = 'held' AND c.act_at <= :now ORDER BY c.act_at")
 # A bill that was cancelled, or is due on another day by now, asks for nothing here.
 OWED = text(
     """
