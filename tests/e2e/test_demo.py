@@ -30,10 +30,11 @@ class TestDemo:
             "Su pago de $65.00",
             "Autopay: the notice before a charge",
             "Autopay: declined, and charged three days later",
+            "SIGKILL to the scheduler, both are presented again",
             "cancelled: cancelled",
             "account_unknown",
-            "309 / 25,410.70",
-            "308 / 25,350.70",
+            "311 / 25,493.35",
+            "310 / 25,433.35",
             "verify: holds. lost 0, twice 0, invented 0",
             "The demo holds: everything is stopped again",
         ):

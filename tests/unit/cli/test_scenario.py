@@ -31,7 +31,7 @@ class TestAutopay:
         for today in (date(2026, 3, 8), date(2026, 12, 31), date(2028, 2, 29)):
             owed = bills(today)
             assert [each.account for each in owed] == list(subscribers())
-            assert sum(each.amount_cents for each in owed if each.due_date == today) == 18_570
+            assert sum(each.amount_cents for each in owed if each.due_date == today) == 26_835
 
     def test_imports_three_old_enrolments_and_one_of_an_account_that_nobody_knows(self):
         header, *lines = OLD_ENROLMENTS.splitlines()

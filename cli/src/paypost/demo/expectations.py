@@ -8,16 +8,20 @@
 | the ACH debit that settles | 1 | 150.00 |
 | the portal's, over Kafka 55.00 and over HTTP 65.00 | 2 | 120.00 |
 | the kiosk's, over Kafka 40.00 and over HTTP 35.00 | 2 | 75.00 |
-| autopay's: 84.50 at once, 61.20 after a decline | 2 | 145.70 |
-| **accepted** | **309** | **25,410.70** |
-| **on the ledger**: all but the unknown account's | **308** | **25,350.70** |
+| autopay's: 84.50 at once, 61.20 after a decline, a debit of 52.75 after its return | 3 | 198.45 |
+| autopay's that was cancelled meanwhile, and given back | 1 | 29.90 |
+| **accepted** | **311** | **25,493.35** |
+| **on the ledger**: all but the unknown account's | **310** | **25,433.35** |
 
-Of the 308 postings, 6 are of the customer without an address: 302 confirmations are mailed.
-Declines: the ACH return of 90.00, autopay's of 61.20 and of 40.00. Stripe's events: 301 + 2 card
-payments of four each, five of the refunded one, four of each ACH debit: 1,225; of autopay four,
-three of each decline, and three more of the one that was then paid: 13. Stripe's answers to
-autopay: four. Account D-001 owed 500.00, paid 45.00, 82.75 and 120.10 twice each, and had a payment
-of 75.00 refunded: it owes 4.30.
+Of the 310 postings, 6 are of the customer without an address: 304 confirmations are mailed. Given
+back: the refund of 75.00 and autopay's of 29.90. Declines: the ACH return of 90.00, autopay's of
+61.20 and of 40.00, its debit of 52.75. Stripe's events: 301 + 2 card payments of four each, five of
+the refunded one, four of each ACH debit: 1,225; of autopay four of the charge that is paid at once,
+three of each decline and three more of the one that is then paid, four until the debit comes back
+and three more until it settles, four of the one that is given back and two of that: 26. Stripe's
+answers to autopay: one, two and one of the cards, two of the debit, two of the one given back: 8.
+Account D-001 owed 500.00, paid 45.00, 82.75 and 120.10 twice each, and had a payment of 75.00
+refunded: it owes 4.30.
 """
 
 from __future__ import annotations
@@ -34,19 +38,19 @@ from paypost.stack.state import StackState
 from paypost.verify.report import Report
 
 EXPECTED: Mapping[str, object] = {
-    "payments accepted": (309, "25410.70"),
-    "payments on the ledger": (308, "25350.70"),
-    "payments in the CIS's journal": (308, "25350.70"),
-    "payments confirmed to customers": (308, "25350.70"),
-    "reversals on the ledger": (1, "75.00"),
-    "reversals confirmed to customers": (1, "75.00"),
-    "declines told": (3, "191.20"),
+    "payments accepted": (311, "25493.35"),
+    "payments on the ledger": (310, "25433.35"),
+    "payments in the CIS's journal": (310, "25433.35"),
+    "payments confirmed to customers": (310, "25433.35"),
+    "reversals on the ledger": (2, "104.90"),
+    "reversals confirmed to customers": (2, "104.90"),
+    "declines told": (4, "243.95"),
     "in suspense": {"suspended: account_unknown": 1},
-    "Stripe's events kept, each once": 1238,
-    "Stripe's answers to autopay kept": 4,
+    "Stripe's events kept, each once": 1251,
+    "Stripe's answers to autopay kept": 8,
     "the portal's events kept": 5,
     "Stripe's events not taken": 0,
-    "confirmations mailed": 302,
+    "confirmations mailed": 304,
     "confirmations without an address": 6,
     "submitted, never paid": ("submitted", 0),
     "account D-001 owes": "4.30",
@@ -57,6 +61,8 @@ EXPECTED: Mapping[str, object] = {
         "P-004": "announced",
         "P-005": "held",
         "P-006": "cancelled",
+        "P-007": "paid",
+        "P-008": "refunded",
     },
     "autopay: enrolments": {
         "P-001": "active",
@@ -65,10 +71,14 @@ EXPECTED: Mapping[str, object] = {
         "P-004": "active",
         "P-005": "active",
         "P-006": "stopped: cancelled",
+        "P-007": "active",
+        "P-008": "stopped: cancelled",
     },
-    "autopay: cards charged, by the processor's book": {"P-001": 1, "P-002": 1},
-    "autopay: started, announced, held": (6, 5, 1),
-    "autopay: declined, stopped": (2, 2),
+    "autopay: charged while paused": 0,
+    "autopay: charged, by the processor's book": {"P-001": 1, "P-002": 1, "P-007": 1, "P-008": 1},
+    "autopay: given back, by the processor's book": {"P-008": "29.90"},
+    "autopay: started, announced, held": (8, 7, 1),
+    "autopay: declined, stopped, given back": (3, 3, 1),
     "old enrolments imported, refused, invited": (3, 1, 3),
     "would lapse, first of all": "D-010",
     "starts of the killed service": 2,
@@ -168,13 +178,18 @@ async def _found(state: StackState, played: Played, report: Report) -> dict[str,
         "account D-001 owes": _dollars(owes),
         "autopay: charges": dict(sorted(autopay.statuses.items())),
         "autopay: enrolments": dict(sorted(autopay.enrolments.items())),
-        "autopay: cards charged, by the processor's book": dict(sorted(autopay.charged.items())),
+        "autopay: charged while paused": autopay.charged_while_paused,
+        "autopay: charged, by the processor's book": dict(sorted(autopay.charged.items())),
+        "autopay: given back, by the processor's book": {
+            account: _dollars(cents) for account, cents in autopay.given_back_cents.items()
+        },
         "autopay: started, announced, held": tuple(
             notices[f"{kind} sent"]
             for kind in ("autopay_started", "charge_announced", "charge_held")
         ),
-        "autopay: declined, stopped": tuple(
-            notices[f"{kind} sent"] for kind in ("charge_declined", "autopay_stopped")
+        "autopay: declined, stopped, given back": tuple(
+            notices[f"{kind} sent"]
+            for kind in ("charge_declined", "autopay_stopped", "charge_refunded")
         ),
         "old enrolments imported, refused, invited": (
             autopay.imported["imported"],

@@ -69,10 +69,12 @@ STORY = (
     "one that is returned, the portal's own events over Kafka and HTTP, two kiosk payments.",
     "Meanwhile the CIS applies postings without answering, cis-poster is killed with SIGKILL, "
     "and then the CIS is down for five seconds.",
-    "Six customers turn autopay on: one is charged, one declined and charged three days later on a "
-    "moved clock, one declined for good, one waits for its notice, one is above its maximum, one "
-    "cancels. The old portal's enrolments are imported and invited; the lapse report says who "
-    "would miss a due date.",
+    "Eight customers turn autopay on, and are billed while all charges are paused. Then one is "
+    "charged, one declined and charged three days later on a moved clock, one declined for good; a "
+    "bank debit comes back and is presented again; one waits for its notice, one is above its "
+    "maximum, one cancels, and one cancels while the charge is made, which is given back.",
+    "The old portal's enrolments are imported and invited; the lapse report says who would miss a "
+    "due date.",
     "In the end every payment must be on the ledger exactly once and every customer told.",
 )
 
