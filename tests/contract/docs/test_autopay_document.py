@@ -1,6 +1,8 @@
 """What docs/autopay.md shows to the portal's developers is taken, and every reason has its line."""
 
+import json
 import re
+from collections.abc import Iterable
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -9,10 +11,19 @@ from typing import get_args
 import pytest
 
 from autopay_scheduler.adapters.import_files import CsvImportFiles
-from autopay_scheduler.domain.import_lines import DraftLine, EnrolmentLine
+from autopay_scheduler.api.accounts import AccountState
+from autopay_scheduler.domain.charges import Status
+from autopay_scheduler.domain.enrolments import EnrolmentStatus
+from autopay_scheduler.domain.import_lines import DraftLine, EnrolmentLine, Reason, Refusal
+from autopay_scheduler.domain.reenrolment import ReenrolmentStatus
 from autopay_scheduler.ports.store import Unbilled
+from autopay_scheduler.settings import Settings
+from payment_intake.adapters.portal import PortalReader
+from payment_intake.domain.declines import NACHA_CODES, STRIPE_CODES
+from payment_intake.settings import Settings as IntakeSettings
 from shared.contracts.autopay import RefusalReason, StopReason
 from shared.contracts.bills import BillCancelled, BillIssued
+from shared.contracts.notifications import NotificationKind
 from shared.contracts.payments import DeclineCategory
 from shared.contracts.portal import (
     AutopayCancelled,
@@ -27,7 +38,7 @@ ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "autopay.md").read_text(encoding="utf-8")
 SERVICE = ROOT / "services" / "autopay-scheduler" / "src" / "autopay_scheduler"
 
-SHOWN = (
+FACTS = (
     AutopayEnrolled,
     AutopayChanged,
     AutopayPaused,
@@ -38,6 +49,7 @@ SHOWN = (
     BillCancelled,
 )
 SAID_BY_INTAKE = {"expired", "refund"}
+SETTLED_AS_EVERY_PAYMENT = {"posted", "reversed", "reinstated", "delayed", "declined"}
 
 
 def blocks(language: str) -> list[str]:
@@ -45,32 +57,78 @@ def blocks(language: str) -> list[str]:
     return ["\n".join(line[len(i) :] for line in text.split("\n")) for i, text in found]
 
 
-def reasons_in_code() -> set[str]:
+ENVELOPE, *_ = blocks("json")
+[ANSWER] = [block for block in blocks("json") if '"mandates"' in block]
+STATED = [block for block in blocks("json") if block not in (ENVELOPE, ANSWER)]
+
+
+def section(title: str) -> str:
+    level = title.partition(" ")[0]
+    return re.split(rf"\n#{{2,{len(level)}}} ", TEXT[TEXT.index(f"\n{title}\n") + 1 :])[0]
+
+
+def told(text: str) -> list[str]:
+    """Return the names in the first cells of the tables of a section."""
+    cells = re.findall(r"^\| ((?:`[a-z_]+`(?:, )?)+) \|", text, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`([a-z_]+)`", cell)]
+
+
+def in_code(*patterns: str, rooms: Iterable[str] = ("domain", "usecases")) -> set[str]:
     found: set[str] = set()
-    for path in [*SERVICE.glob("domain/*.py"), *SERVICE.glob("usecases/*.py")]:
+    for path in [each for room in rooms for each in (SERVICE / room).glob("*.py")]:
         text = path.read_text(encoding="utf-8")
-        found |= set(re.findall(r'\b(?:Skip|Miss)\(\s*"([a-z_]+)"', text))
-        found |= set(re.findall(r'Status\.(?:MISSED|SKIPPED),\s*"([a-z_]+)"', text))
-        found |= set(re.findall(r'status=Status\.(?:MISSED|SKIPPED),\s*reason="([a-z_]+)"', text))
+        for pattern in patterns:
+            found |= set(re.findall(pattern, text))
+    return found
+
+
+def reasons_in_code() -> set[str]:
+    found = in_code(
+        r'\b(?:Skip|Miss)\(\s*"([a-z_]+)"',
+        r'Status\.(?:MISSED|SKIPPED),\s*"([a-z_]+)"',
+        r'status=Status\.(?:MISSED|SKIPPED),\s*reason="([a-z_]+)"',
+    )
     text = (SERVICE / "domain" / "amounts.py").read_text(encoding="utf-8")
     nothing_due = text[text.index("def _nothing_due") :].partition("\n\n\n")[0]
     return found | set(re.findall(r'"([a-z_]+)"', nothing_due))
 
 
-def reasons_told() -> set[str]:
-    table = TEXT[TEXT.index("### What each reason means") :].partition("\n## ")[0]
-    return set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE))
-
-
 class TestAnExampleOfAFact:
-    @pytest.mark.parametrize(("number", "fact"), list(enumerate(SHOWN)))
+    @pytest.mark.parametrize(("number", "fact"), list(enumerate(FACTS)))
     def test_is_taken_as_it_stands(self, number, fact):
-        assert fact.model_validate_json(blocks("json")[number])
+        assert fact.model_validate_json(STATED[number])
+
+    @pytest.mark.parametrize(("number", "fact"), list(enumerate(FACTS)))
+    def test_names_no_field_that_would_be_ignored(self, number, fact):
+        assert json.loads(STATED[number]).keys() <= fact.model_fields.keys()
 
     def test_is_there_for_every_fact_that_the_page_names(self):
-        assert len(blocks("json")) == len(SHOWN)
-        for fact in SHOWN:
+        assert len(STATED) == len(FACTS)
+        for fact in FACTS:
             assert f"`{fact.TYPE}`" in TEXT
+
+    def test_is_passed_on_to_the_stream_where_it_comes_over_http(self):
+        portal = PortalReader(trusted_sources=[], currencies=["USD"])
+        reading = portal.read_cloud_event(json.loads(ENVELOPE), traceparent="00-0-0-00")
+        assert reading.event_type == "autopay.paused"
+        assert reading.relay is not None
+
+    def test_is_told_field_by_field(self):
+        fields = set(told(section("### Say what the customer did")))
+        moments = {"enrolled_at", "changed_at"}
+        assert fields | moments >= AutopayEnrolled.model_fields.keys() - {"account_id"}
+
+
+class TestTheAnswerOfTheApi:
+    def test_is_of_the_form_that_the_api_has(self):
+        shown = AccountState.model_validate_json(ANSWER)
+        assert shown.model_dump(mode="json", exclude={"mandates"}) == {
+            name: value for name, value in json.loads(ANSWER).items() if name != "mandates"
+        }
+
+    def test_has_every_status_explained(self):
+        explained = set(told(section("### Read what became of it")))
+        assert explained == {*EnrolmentStatus, *Status}
 
 
 class TestAnExampleOfAList:
@@ -96,9 +154,53 @@ class TestAnExampleOfAList:
 class TestReasons:
     def test_all_have_a_line_for_the_clerk(self):
         in_contracts = {*get_args(RefusalReason), *get_args(StopReason), *get_args(Unbilled)}
-        assert reasons_told() == reasons_in_code() | in_contracts | SAID_BY_INTAKE
+        explained = told(section("### What each reason means"))
+        assert len(explained) == len(set(explained))
+        held = in_code(r'reason=f"([a-z_]+):\{')
+        assert set(explained) == reasons_in_code() | held | in_contracts | SAID_BY_INTAKE
+
+    def test_for_which_a_charge_waits_all_have_a_line(self):
+        waits = in_code(r'\bWait\)?\(\s*"([a-z_]+)"')
+        assert "day_not_come" in waits
+        assert set(told(section("### Why a charge waits"))) == waits
+
+    def test_for_which_a_file_is_refused_all_have_a_line(self):
+        assert set(told(section("### What a file is refused for"))) == {*get_args(Refusal)}
+
+    def test_for_which_a_line_is_left_out_all_have_a_line(self):
+        assert set(told(section("### What a line is left out for"))) == {*Reason}
 
     def test_categories_of_declines_all_have_a_line(self):
-        table = TEXT[TEXT.index("### Declines") :].partition("\n### ")[0]
-        told = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
-        assert told == list(get_args(DeclineCategory))
+        assert told(section("### Declines")) == list(get_args(DeclineCategory))
+
+    def test_codes_stand_beside_the_category_that_they_have(self):
+        rows = re.findall(r"^\| `([a-z_]+)` \| (.*?) \|", section("### Declines"), re.MULTILINE)
+        codes = {**STRIPE_CODES, **NACHA_CODES}
+        shown = [
+            (code, category)
+            for category, examples in rows
+            for code in re.findall(r"[a-z]+(?:_[a-z]+)+|R[0-9]{2}", examples)
+        ]
+        assert len(shown) > 20
+        for code, category in shown:
+            assert codes[code] == category, code
+
+    def test_statuses_of_the_move_all_have_a_line(self):
+        moved = told(section("## The move from the old portal"))
+        assert set(ReenrolmentStatus) <= set(moved)
+
+
+class TestMails:
+    def test_are_all_told(self):
+        kinds = {*get_args(NotificationKind)} - SETTLED_AS_EVERY_PAYMENT | {"posted"}
+        assert set(told(section("### What the customer is mailed"))) == kinds
+
+
+class TestSettings:
+    def test_that_the_page_names_exist(self):
+        named = set(re.findall(r"`([A-Z][A-Z0-9]*_[A-Z0-9_]*[A-Z0-9])`", TEXT))
+        ours = {name.upper() for name in Settings.model_fields}
+        theirs = {f"PAYMENT_INTAKE_{name.upper()}" for name in IntakeSettings.model_fields}
+        prefixed = {f"AUTOPAY_SCHEDULER_{name}" for name in ours}
+        assert {"NOTICE_DAYS", "LATE_GRACE_DAYS", "RETRY_DAYS"} <= named
+        assert named - ours - theirs - prefixed == set()
