@@ -4,6 +4,7 @@ What a test says is a fact of the contracts, and goes through the service's own 
 it looks at are rows and outbox facts, past the code under test.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -377,13 +378,14 @@ def registered(account_id: str, *, when: datetime) -> CustomerRegistered:
 
 
 def _authorisation(account_id: str, reference: str, when: datetime, **parts: Any) -> dict[str, Any]:
+    name_of_it = re.sub(r"[^A-Za-z0-9]", "", reference)
     rule = {name: parts.pop(name) for name in list(parts) if name in AutopayRule.model_fields}
     return {
         "account_id": account_id,
         "enrolment_reference": reference,
         "processor": "stripe",
-        "payment_method_token": f"pm_test{reference.replace('-', '')}",
-        "customer_token": f"cus_test{reference.replace('-', '')}",
+        "payment_method_token": f"pm_test{name_of_it}",
+        "customer_token": f"cus_test{name_of_it}",
         "method": CARD,
         "rule": AutopayRule(**rule),
         "authorisation_version": "2026-01",
