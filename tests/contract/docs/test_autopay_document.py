@@ -12,7 +12,7 @@ import pytest
 
 from autopay_scheduler.adapters.import_files import CsvImportFiles
 from autopay_scheduler.api.accounts import AccountState
-from autopay_scheduler.domain.charges import Status
+from autopay_scheduler.domain.charges import TRANSITIONS, Status
 from autopay_scheduler.domain.enrolments import EnrolmentStatus
 from autopay_scheduler.domain.import_lines import DraftLine, EnrolmentLine, Reason, Refusal
 from autopay_scheduler.domain.reenrolment import ReenrolmentStatus
@@ -204,3 +204,16 @@ class TestSettings:
         prefixed = {f"AUTOPAY_SCHEDULER_{name}" for name in ours}
         assert {"NOTICE_DAYS", "LATE_GRACE_DAYS", "RETRY_DAYS"} <= named
         assert named - ours - theirs - prefixed == set()
+
+
+class TestTheTableOfChanges:
+    def test_of_architecture_is_the_one_of_the_code(self):
+        text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+        table = text[text.index("### Charge of autopay") :].partition("\n## ")[0]
+        shown: set[tuple[str | None, str]] = set()
+        for before, after in re.findall(r"^\| (.*?) \| (.*?) \|", table, re.MULTILINE):
+            states = re.findall(r"`([a-z]+)`", re.sub(r"\(.*?\)", "", before))
+            sources = [None] if "(new)" in before else states
+            targets = re.findall(r"`([a-z]+)`", re.sub(r"\(.*?\)", "", after))
+            shown |= {(source, target) for source in sources for target in targets}
+        assert shown == set(TRANSITIONS)
