@@ -8,16 +8,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.structs import OffsetAndMetadata
-from tests.support.pipeline import Pipeline, eventually_true
+from tests.support.pipeline import Pipeline, eventually_true, rewind
 from tests.support.whole_stack import ACCOUNTS, SERVICES
 
 from paypost.simulators.processor.scenarios import Train
 from paypost.stack.local import LocalStack
 from paypost.stack.postgres import StopMode
-from shared.contracts.streams import STREAMS
 from shared.contracts.topics import create_topics
 
 pytestmark = pytest.mark.stack
@@ -99,7 +95,7 @@ class TestSurvival:
         for service in SERVICES:
             await asyncio.to_thread(whole_stack.supervisor.stop, name=service)
         for service in SERVICES:
-            await _rewind(whole_stack.state.kafka_bootstrap, group=service)
+            await rewind(bootstrap=whole_stack.state.kafka_bootstrap, group=service)
         for service in SERVICES:
             whole_stack.supervisor.resume(name=service)
         for service in SERVICES:
@@ -183,34 +179,3 @@ async def _is_ready(pipeline: Pipeline) -> bool:
             if answer.status != 200:
                 return False
     return True
-
-
-async def _rewind(bootstrap: str, *, group: str) -> None:
-    """Set every offset of a group to 0, as an operator would who wants it all again."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-
-    async def is_empty() -> bool:
-        (response,) = await admin.describe_consumer_groups([group])
-        # error code, group id, state, …
-        return bool(response.groups[0][2] == "Empty")
-
-    try:
-        # A static member leaves its group only when its session has run out.
-        await eventually_true(is_empty, timeout_seconds=30, what=f"{group} without members")
-    finally:
-        await admin.close()
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
-    )
-    await consumer.start()
-    try:
-        partitions = [
-            TopicPartition(stream.name, partition)
-            for stream in STREAMS.values()
-            for partition in range(stream.partitions)
-        ]
-        consumer.assign(partitions)
-        await consumer.commit({each: OffsetAndMetadata(0, "") for each in partitions})
-    finally:
-        await consumer.stop()

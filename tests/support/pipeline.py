@@ -17,6 +17,9 @@ from typing import Self
 import aiohttp
 import asyncpg
 import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import OffsetAndMetadata
 
 from paypost.simulators.cis.journal import read_journal
 from paypost.simulators.mail.store import read_messages
@@ -27,6 +30,7 @@ from paypost.simulators.processor.scenarios import Scenarios, Train
 from paypost.simulators.processor.signatures import sign_standard
 from paypost.stack.local import LocalStack
 from paypost.stack.state import StackState
+from shared.contracts.streams import STREAMS
 
 
 async def eventually_true(
@@ -37,6 +41,37 @@ async def eventually_true(
     while not await holds():
         assert time.monotonic() < deadline, f"{what}: not within {timeout_seconds:g} s"
         await asyncio.sleep(0.05)
+
+
+async def rewind(*, bootstrap: str, group: str) -> None:
+    """Set every offset of a group to 0, as an operator would who wants it all again."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+
+    async def is_empty() -> bool:
+        (response,) = await admin.describe_consumer_groups([group])
+        # error code, group id, state, …
+        return bool(response.groups[0][2] == "Empty")
+
+    try:
+        # A static member leaves its group only when its session has run out.
+        await eventually_true(is_empty, timeout_seconds=30, what=f"{group} without members")
+    finally:
+        await admin.close()
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+    )
+    await consumer.start()
+    try:
+        partitions = [
+            TopicPartition(stream.name, partition)
+            for stream in STREAMS.values()
+            for partition in range(stream.partitions)
+        ]
+        consumer.assign(partitions)
+        await consumer.commit({each: OffsetAndMetadata(0, "") for each in partitions})
+    finally:
+        await consumer.stop()
 
 
 @dataclass
