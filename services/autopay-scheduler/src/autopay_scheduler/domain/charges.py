@@ -106,10 +106,14 @@ TRANSITIONS: Mapping[tuple[Status | None, Status], str | None] = MappingProxyTyp
         # The refund failed: the charge stands.
         (Status.REFUNDED, Status.PAID): ChargeClosed.TYPE,
         # Taken, and sent back by the bank days later.
-        (Status.PAID, Status.RETRYING): ChargeFailed.TYPE,
         (Status.PAID, Status.FAILED): ChargeFailed.TYPE,
         (Status.PAID, Status.REFUNDED): ChargeClosed.TYPE,
         (Status.CANCELLED, Status.REFUNDED): ChargeClosed.TYPE,
+        # Charged all the same after it had come to its end here, and given back by intake.
+        (Status.RETRYING, Status.REFUNDED): ChargeClosed.TYPE,
+        (Status.FAILED, Status.REFUNDED): ChargeClosed.TYPE,
+        (Status.MISSED, Status.REFUNDED): ChargeClosed.TYPE,
+        (Status.SKIPPED, Status.REFUNDED): ChargeClosed.TYPE,
     }
 )
 """Every allowed change of status and the type of the fact that states it."""

@@ -90,7 +90,7 @@ def follow(
             return _declined(record, known, outcome, is_bank_debit, city, now)
         case OutcomeKind.REFUNDED | OutcomeKind.GIVEN_BACK:
             return _refunded(record, known, outcome)
-        case OutcomeKind.REINSTATED if record.status is Status.REFUNDED:
+        case OutcomeKind.REINSTATED if record.status is Status.REFUNDED and record.attempt > 0:
             return Followed(record=replace(known, status=Status.PAID, reason=None))
         case OutcomeKind.DISPUTED | OutcomeKind.REINSTATED:
             return _learnt(record, known)
@@ -133,7 +133,8 @@ def _declined(
         return None
     if decline.id in record.declines:
         return Followed(record=record, is_told_again=True)
-    if record.status not in (Status.REQUESTED, Status.PENDING, Status.PAID):
+    is_return = outcome.kind is OutcomeKind.RETURNED and record.status is Status.PAID
+    if record.status not in (Status.REQUESTED, Status.PENDING) and not is_return:
         # It changes nothing any more, and is told all the same: its owner waits for that.
         return Followed(
             record=replace(known, declines=(*record.declines, decline.id)),
@@ -202,10 +203,13 @@ def _refunded(record: ChargeRecord, known: ChargeRecord, outcome: Outcome) -> Fo
 
 
 def _withdrawn(record: ChargeRecord, known: ChargeRecord, outcome: Outcome) -> Followed | None:
-    is_open = record.status in (Status.REQUESTED, Status.PENDING)
+    is_cancelled = outcome.reason == "cancelled"
+    # What is with the bank was sent in time.
+    is_open = record.status is Status.REQUESTED or (
+        is_cancelled and record.status is Status.PENDING
+    )
     if not is_open or (outcome.attempt is not None and outcome.attempt != record.attempt):
         return None
-    is_cancelled = outcome.reason == "cancelled"
     return Followed(
         record=replace(
             known,
