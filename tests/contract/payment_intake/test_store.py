@@ -286,7 +286,7 @@ async def hear(store, *whats) -> None:
     for what in whats:
         owned = await movement(store)
         if what == "told":
-            await following(store).tell([notice(owned)], now=LATER)
+            await following(store).tell([notice(owned)])
         else:
             await following(store).hear([posting(owned, what, reason="because")])
 
@@ -368,14 +368,14 @@ class TestFollowing:
         await take(store, CAPTURED)
         owned = await movement(store)
         await following(store).hear([posting(owned, movement_id=UUID(int=9))])
-        await following(store).tell([notice(owned, payment_id=UUID(int=9))], now=LATER)
+        await following(store).tell([notice(owned, payment_id=UUID(int=9))])
         assert (await movement(store)).status is MovementStatus.ANNOUNCED
 
     async def test_ends_the_movement_of_the_notices_kind_only(self, store):
         await take(store, CAPTURED, heard(Heard.REFUNDED, minute=1))
         both = {each.movement.kind: each for each in (await seen(store)).movements}
         await following(store).hear([posting(each) for each in both.values()])
-        await following(store).tell([notice(both[MovementKind.REVERSAL])], now=LATER)
+        await following(store).tell([notice(both[MovementKind.REVERSAL])])
         assert {m.movement.kind: m.status for m in (await seen(store)).movements} == {
             MovementKind.PAYMENT: MovementStatus.POSTED,
             MovementKind.REVERSAL: MovementStatus.CONFIRMED,
@@ -385,7 +385,7 @@ class TestFollowing:
         await take(store, heard(Heard.FAILED, part="ch_1"))
         owned = await movement(store)
         assert owned.movement.kind is MovementKind.DECLINE
-        await following(store).tell([notice(owned, movement_id=None)], now=LATER)
+        await following(store).tell([notice(owned, movement_id=None)])
         found = await movement(store)
         assert (found.status, found.notification) == (MovementStatus.CONFIRMED, "sent")
 

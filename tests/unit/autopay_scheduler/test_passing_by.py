@@ -24,9 +24,9 @@ def examples(stream):
 class TestPaymentsThatPassBy:
     def test_are_none_that_autopay_has_asked_for(self):
         for fact in examples(PAYMENTS):
-            value = encode(fact, stream=PAYMENTS).value
+            record = encode(fact, stream=PAYMENTS)
             wanted = to_outcome(received(fact)) or to_method_news(received(fact))
-            assert not (wanted and is_of_no_charge(value)), fact.TYPE
+            assert not (wanted and is_of_no_charge(record)), fact.TYPE
 
     def test_are_all_payments_that_it_has_not_asked_for(self):
         ordinary = [
@@ -35,7 +35,7 @@ class TestPaymentsThatPassBy:
             if "charge_id" in type(fact).model_fields and fact.TYPE != "charge.withdrawn"
         ]
         assert ordinary
-        assert all(is_of_no_charge(encode(fact, stream=PAYMENTS).value) for fact in ordinary)
+        assert all(is_of_no_charge(encode(fact, stream=PAYMENTS)) for fact in ordinary)
 
 
 class TestNotificationsThatPassBy:
@@ -43,9 +43,9 @@ class TestNotificationsThatPassBy:
         for fact in examples(NOTIFICATIONS):
             told = fact.model_copy(update={"kind": "charge_announced"})
             assert to_noticed(received(told)) is not None
-            assert not is_of_no_announcement(encode(told, stream=NOTIFICATIONS).value)
+            assert not is_of_no_announcement(encode(told, stream=NOTIFICATIONS))
 
     def test_are_the_confirmations_of_postings(self):
         for fact in examples(NOTIFICATIONS):
             told = fact.model_copy(update={"kind": "posted"})
-            assert is_of_no_announcement(encode(told, stream=NOTIFICATIONS).value)
+            assert is_of_no_announcement(encode(told, stream=NOTIFICATIONS))

@@ -2,16 +2,20 @@ from datetime import date, timedelta
 from uuid import UUID
 
 import pytest
+from tests.contract.facts.examples import EXAMPLES
 from tests.unit.notifier import autopay_facts as facts
 from tests.unit.notifier.autopay_facts import received
 from tests.unit.notifier.fakes import NOON
 
-from notifier.consumers import to_contact, to_notification
+from notifier.consumers import TOLD_LATER, to_contact, to_notification
 from notifier.domain import Kind, notification_id
 from shared.contracts.autopay import ChargeCancelled, ChargeRequested
 from shared.contracts.payments import ChargeDeclined, PaymentAccepted, PaymentDelayed
 from shared.contracts.portal import ContactChanged, CustomerRegistered
 from shared.contracts.postings import PostingPosted, PostingReversed, PostingSuspended
+from shared.contracts.streams import PAYMENTS
+from shared.contracts.wire import encode
+from shared.messaging.inbox import is_of_type
 
 PAYMENT = UUID("0198c5b1-0000-7000-8000-000000000001")
 REVERSAL = UUID("0198c5b1-0000-7000-8000-000000000002")
@@ -183,3 +187,17 @@ class TestToContact:
         assert contact is not None
         assert contact.email_opted_out is None
         assert contact.changed_at == NOON
+
+
+class TestPassingBy:
+    def test_leaves_undecoded_only_what_calls_for_no_notification(self):
+        passes_by = is_of_type(*TOLD_LATER)
+        passed = []
+        for fact in EXAMPLES:
+            if type(fact) not in PAYMENTS.facts:
+                continue
+            if passes_by(encode(fact, stream=PAYMENTS)):
+                passed.append(fact)
+        assert passed
+        assert not [fact.TYPE for fact in passed if to_notification(received(fact))]
+        assert not any(isinstance(fact, PaymentDelayed | ChargeDeclined) for fact in passed)

@@ -11,6 +11,7 @@ import notifier.app
 import notifier.settings
 import payment_intake.app
 import payment_intake.settings
+from shared.messaging.consumers import LongPollingConsumer
 from shared.messaging.inbox import MAX_POLL_INTERVAL_MS, PATIENCE_SECONDS, Group, batch_subscription
 
 COMMON = {
@@ -56,6 +57,13 @@ STREAMS = {
     "notifier": {"payments.v1", "portal.v1", "postings.v1", "autopay.v1"},
 }
 
+BESIDE_THE_WAY = {
+    "payment-intake": {"postings.v1", "notifications.v1"},
+    "cis-poster": set(),
+    "autopay-scheduler": {"payments.v1", "postings.v1", "notifications.v1"},
+    "notifier": {"payments.v1"},
+}
+
 
 @pytest.fixture(params=sorted(APPS))
 async def service(request):
@@ -87,6 +95,24 @@ class TestSubscribers:
             assert type(each).__name__ == "BatchSubscriber"
             assert each.max_records == 500
             assert each.batch_timeout_ms <= 20
+
+    async def test_hurry_on_a_payments_way_to_the_ledger_and_to_the_customer(self, service):
+        name, broker = service
+        hurried = {
+            topic.name
+            for each in broker.subscribers
+            for topic in each.topics
+            if each._connection_args["fetch_min_bytes"] == 1
+        }
+        assert hurried == STREAMS[name] - BESIDE_THE_WAY[name]
+
+    async def test_gather_what_stands_beside_it_for_no_more_than_a_moment(self, service):
+        for each in service[1].subscribers:
+            if each._connection_args["fetch_min_bytes"] > 1:
+                assert each._connection_args["fetch_max_wait_ms"] <= 100
+
+    async def test_wait_for_records_instead_of_asking_again_and_again(self, service):
+        assert service[1].config.broker_config.builder.func is LongPollingConsumer
 
     async def test_are_not_thrown_out_while_they_wait_patiently(self, service):
         for each in service[1].subscribers:

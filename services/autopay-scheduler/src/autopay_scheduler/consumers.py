@@ -52,7 +52,7 @@ from shared.contracts.portal import (
 )
 from shared.contracts.postings import PostingPosted, PostingReversed
 from shared.contracts.streams import BILLS, NOTIFICATIONS, PAYMENTS, PORTAL, POSTINGS
-from shared.contracts.wire import Received
+from shared.contracts.wire import KafkaRecord, Received
 from shared.errors import PermanentError
 from shared.messaging.inbox import Group, Inbox, on_batches
 
@@ -115,12 +115,12 @@ def build_router(
 
         await inbox.deliver(message, keep)
 
-    @on_batches(router, stream=POSTINGS, group=group)
+    @on_batches(router, stream=POSTINGS, group=group, is_unhurried=True)
     async def on_postings(message: KafkaMessage) -> None:
         """Count what is on the ledger, whoever paid it."""
         await inbox.deliver(message, lambda batch: _each(batch, to_entry, keep_postings))
 
-    @on_batches(router, stream=PAYMENTS, group=group)
+    @on_batches(router, stream=PAYMENTS, group=group, is_unhurried=True)
     async def on_payments(message: KafkaMessage) -> None:
         """Follow the charges that were asked for, and what processors say of methods."""
 
@@ -130,7 +130,7 @@ def build_router(
 
         await inbox.deliver(message, follow, passes_by=is_of_no_charge)
 
-    @on_batches(router, stream=NOTIFICATIONS, group=group)
+    @on_batches(router, stream=NOTIFICATIONS, group=group, is_unhurried=True)
     async def on_notifications(message: KafkaMessage) -> None:
         """Keep whether the customers were told of charges."""
         await inbox.deliver(
@@ -142,16 +142,17 @@ def build_router(
     return router
 
 
-def is_of_no_charge(value: bytes) -> bool:
+def is_of_no_charge(record: KafkaRecord) -> bool:
     """Return whether a payment's fact shows at once that autopay has not asked for it.
 
     By the form in which payment-intake writes it; any other form is decoded.
     """
-    return b'"charge_id":null' in value
+    return b'"charge_id":null' in (record.value or b"")
 
 
-def is_of_no_announcement(value: bytes) -> bool:
+def is_of_no_announcement(record: KafkaRecord) -> bool:
     """Return whether a notification shows at once that it tells of what is on the ledger."""
+    value = record.value or b""
     return b'"kind":"posted"' in value or b'"kind":"reversed"' in value
 
 

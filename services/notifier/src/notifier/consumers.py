@@ -24,14 +24,26 @@ from shared.contracts.autopay import (
     EnrolmentStopped,
     MethodExpiring,
 )
-from shared.contracts.payments import ChargeDeclined, PaymentDelayed
+from shared.contracts.payments import (
+    ChargeDeclined,
+    PaymentAccepted,
+    PaymentDelayed,
+    PaymentPending,
+    PaymentReinstated,
+    PaymentReversed,
+)
 from shared.contracts.portal import ContactChanged, CustomerRegistered
 from shared.contracts.postings import PostingPosted, PostingReversed
 from shared.contracts.streams import AUTOPAY, PAYMENTS, PORTAL, POSTINGS
 from shared.contracts.wire import Received
-from shared.messaging.inbox import Group, Inbox, on_batches
+from shared.messaging.inbox import Group, Inbox, is_of_type, on_batches
 
 GROUP_ID = "notifier"
+
+TOLD_LATER = tuple(
+    each.TYPE for each in (PaymentAccepted, PaymentPending, PaymentReversed, PaymentReinstated)
+)
+"""The facts of `payments.v1` of which cis-poster's answer is told, or nothing."""
 
 _KINDS = {
     "payment": Kind.POSTED,
@@ -51,10 +63,12 @@ def build_router(
         """Tell of what is on the ledger; why a posting waits is intake's to say."""
         await inbox.deliver(message, lambda batch: _tell(batch, tell_customers))
 
-    @on_batches(router, stream=PAYMENTS, group=group)
+    @on_batches(router, stream=PAYMENTS, group=group, is_unhurried=True)
     async def on_payments(message: KafkaMessage) -> None:
         """Tell of delays and declines; what was accepted is told of when it is posted."""
-        await inbox.deliver(message, lambda batch: _tell(batch, tell_customers))
+        await inbox.deliver(
+            message, lambda batch: _tell(batch, tell_customers), passes_by=is_of_type(*TOLD_LATER)
+        )
 
     @on_batches(router, stream=AUTOPAY, group=group)
     async def on_autopay_facts(message: KafkaMessage) -> None:

@@ -159,7 +159,6 @@ def build_app(
             take_batch=take_batch,
             take_charges=charges.take,
             follow=FollowMovements(store=store, metrics=metrics),
-            clock=clock,
         )
     )
     jobs = Jobs(

@@ -9,7 +9,6 @@ from payment_intake.domain import ENDING_NOTIFICATIONS, MovementStatus
 from payment_intake.domain.charges import Cancellation, ChargeRequest
 from payment_intake.ports import Heard, Incoming, Told
 from payment_intake.usecases import FollowMovements
-from shared.clock import Clock
 from shared.contracts.autopay import ChargeCancelled, ChargeRequested
 from shared.contracts.notifications import (
     NotificationFailed,
@@ -50,7 +49,6 @@ def build_router(
     take_batch: Callable[[Sequence[Incoming]], Awaitable[object]],
     take_charges: Callable[[Sequence[ChargeRequest | Cancellation]], Awaitable[None]],
     follow: FollowMovements,
-    clock: Clock,
 ) -> KafkaRouter:
     """Return the subscribers of payment-intake."""
     router = KafkaRouter()
@@ -65,15 +63,15 @@ def build_router(
         """Take what is to be charged, and what is not to be any more."""
         await inbox.deliver(message, lambda batch: _charge(batch, take_charges))
 
-    @on_batches(router, stream=POSTINGS, group=group)
+    @on_batches(router, stream=POSTINGS, group=group, is_unhurried=True)
     async def on_postings(message: KafkaMessage) -> None:
         """Follow movements onto the ledger."""
         await inbox.deliver(message, lambda batch: _hear(batch, follow))
 
-    @on_batches(router, stream=NOTIFICATIONS, group=group)
+    @on_batches(router, stream=NOTIFICATIONS, group=group, is_unhurried=True)
     async def on_notifications(message: KafkaMessage) -> None:
         """Follow movements to the customer."""
-        await inbox.deliver(message, lambda batch: _tell(batch, follow, clock))
+        await inbox.deliver(message, lambda batch: _tell(batch, follow))
 
     return router
 
@@ -103,10 +101,10 @@ async def _hear(batch: Sequence[Received], follow: FollowMovements) -> None:
         await follow.hear(heard)
 
 
-async def _tell(batch: Sequence[Received], follow: FollowMovements, clock: Clock) -> None:
+async def _tell(batch: Sequence[Received], follow: FollowMovements) -> None:
     told = [each for received in batch if (each := to_told(received)) is not None]
     if told:
-        await follow.tell(told, now=clock())
+        await follow.tell(told)
 
 
 def to_wanted(received: Received) -> ChargeRequest | Cancellation | None:

@@ -262,7 +262,7 @@ class SqlPostings:
             "recheck_at": now + _RECHECK,
         }
         for _ in range(_SCANS_MAX):
-            async with transaction(self._engine) as connection:
+            async with transaction(self._engine, plans_anew=True) as connection:
                 rows = (await connection.execute(_CLAIM, parameters)).all()
             claimed = sorted((row for row in rows if not row.blocked), key=lambda row: row.seq)
             if claimed or not rows:

@@ -238,7 +238,7 @@ class SqlNotifications:
 
     async def claim_due(self, *, now: datetime, limit: int) -> Claimed:
         lease, leased_until = self._new_lease(), now + self._lease
-        async with transaction(self._engine) as connection:
+        async with transaction(self._engine, plans_anew=True) as connection:
             result = await connection.execute(
                 _CLAIM,
                 {

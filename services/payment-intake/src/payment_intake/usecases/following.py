@@ -32,12 +32,15 @@ class FollowMovements:
             if kind is MovementKind.PAYMENT:
                 self.metrics.posted_after((at[movement_id] - accepted_at).total_seconds())
 
-    async def tell(self, told: Sequence[Told], *, now: datetime) -> None:
+    async def tell(self, told: Sequence[Told]) -> None:
         async with self.store.transaction() as unit:
             ended = await unit.tell(told)
-        for _, kind, accepted_at in ended:
-            if kind is MovementKind.PAYMENT:
-                self.metrics.confirmed_after((now - accepted_at).total_seconds())
+        # Measured until the mail server's yes: when that is heard of here depends on how long
+        # notifications gather on their way. A payment's movement has the payment's own id.
+        at = {each.movement_id or each.payment_id: each.at for each in told}
+        for movement_id, kind, accepted_at in ended:
+            if kind is MovementKind.PAYMENT and movement_id in at:
+                self.metrics.confirmed_after((at[movement_id] - accepted_at).total_seconds())
 
 
 @dataclass(frozen=True, kw_only=True)
