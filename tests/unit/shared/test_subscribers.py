@@ -11,7 +11,7 @@ import notifier.app
 import notifier.settings
 import payment_intake.app
 import payment_intake.settings
-from shared.messaging.consumers import LongPollingConsumer
+from shared.messaging.consumers import CoalescingConsumer
 from shared.messaging.inbox import MAX_POLL_INTERVAL_MS, PATIENCE_SECONDS, Group, batch_subscription
 
 COMMON = {
@@ -109,10 +109,10 @@ class TestSubscribers:
     async def test_gather_what_stands_beside_it_for_no_more_than_a_moment(self, service):
         for each in service[1].subscribers:
             if each._connection_args["fetch_min_bytes"] > 1:
-                assert each._connection_args["fetch_max_wait_ms"] <= 100
+                assert each._connection_args["fetch_max_wait_ms"] <= 200
 
     async def test_wait_for_records_instead_of_asking_again_and_again(self, service):
-        assert service[1].config.broker_config.builder.func is LongPollingConsumer
+        assert service[1].config.broker_config.builder.func is CoalescingConsumer
 
     async def test_are_not_thrown_out_while_they_wait_patiently(self, service):
         for each in service[1].subscribers:

@@ -36,7 +36,7 @@ PATIENCE_SECONDS = 120.0
 """How long one batch is waited for before Kafka is asked for it again; below the poll interval."""
 
 UNHURRIED_BYTES_MIN = 64 * 1024
-UNHURRIED_WAIT_MS = 100
+UNHURRIED_WAIT_MS = 200
 """What no customer waits for is fetched once this much of it has gathered, or after this long."""
 
 Handler = Callable[[Sequence[Received]], Awaitable[None]]
@@ -107,7 +107,7 @@ def batch_subscription(*, group: Group, stream: str, is_unhurried: bool = False)
         "group_instance_id": f"{group.instance_id}-{stream}" if group.instance_id else None,
         "batch": True,
         "max_records": 500,
-        # Slept after a poll without a record (`LongPollingConsumer`), so it bounds what an idle
+        # Slept after a poll without a record (`CoalescingConsumer`), so it bounds what an idle
         # pipeline adds to a payment.
         "batch_timeout_ms": 10,
         "ack_policy": AckPolicy.NACK_ON_ERROR,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from shared.contracts.wire import OutboundRecord
@@ -43,7 +43,7 @@ class RecordProducer:
             "enable_idempotence": True,
             "linger_ms": 0,
             "max_request_size": 2 * 1024 * 1024,
-            "max_batch_size": 128 * 1024,
+            "max_batch_size": 256 * 1024,
             "request_timeout_ms": int(timeout_seconds * 1000),
             "partitioner": partition_by_crc32,
             **(security or {}),
@@ -61,19 +61,47 @@ class RecordProducer:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 producer = await self._connected()
-                futures = [
-                    await producer.send(
-                        record.topic,
-                        value=record.value,
-                        key=record.key,
-                        headers=list(record.headers),
-                    )
-                    for record in records
-                ]
-                await asyncio.gather(*futures)
+                await asyncio.gather(
+                    *[
+                        self._publish_in_order(producer, destination, some)
+                        for destination, some in (await _by_partition(producer, records)).items()
+                    ]
+                )
         except (KafkaError, OSError, TimeoutError) as error:
             await self._discard()
             raise KafkaUnavailableError(f"{type(error).__name__}: {error}") from error
+
+    async def _publish_in_order(
+        self,
+        producer: AIOKafkaProducer,
+        destination: TopicPartition,
+        records: Sequence[OutboundRecord],
+    ) -> None:
+        """Send one partition's records as whole batches: `send` costs several times as much each.
+
+        Raises:
+            KafkaError: a batch was not taken, or not acknowledged.
+        """
+        acknowledgements = []
+        start = 0
+        while start < len(records):
+            # A batch takes its first record whatever its size, so that each turn gets further.
+            batch, count = producer.create_batch(), 0
+            for record in records[start:]:
+                appended = batch.append(
+                    timestamp=None,
+                    key=record.key,
+                    value=record.value,
+                    headers=list(record.headers),
+                )
+                if appended is None:
+                    break
+                count += 1
+            acknowledgements.append(
+                await producer.send_batch(batch, destination.topic, partition=destination.partition)
+            )
+            start += count
+        await asyncio.gather(*acknowledgements)
 
     async def close(self) -> None:
         await self._discard()
@@ -95,6 +123,21 @@ class RecordProducer:
         producer, self._producer = self._producer, None
         if producer is not None:
             await _stop(producer)
+
+
+async def _by_partition(
+    producer: AIOKafkaProducer, records: Sequence[OutboundRecord]
+) -> dict[TopicPartition, list[OutboundRecord]]:
+    found: dict[TopicPartition, list[OutboundRecord]] = {}
+    partitions: dict[str, list[int]] = {}
+    for record in records:
+        topic = record.topic
+        if topic not in partitions:
+            partitions[topic] = sorted(await producer.partitions_for(topic))
+        known = partitions[topic]
+        destination = TopicPartition(topic, partition_by_crc32(record.key, known, known))
+        found.setdefault(destination, []).append(record)
+    return found
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
