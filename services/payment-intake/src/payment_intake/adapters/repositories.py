@@ -650,6 +650,8 @@ def _claim(packed: Mapping[str, Any] | None) -> Claim | None:
         since=datetime.fromisoformat(packed["since"]),
         undone_at=datetime.fromisoformat(undone_at) if undone_at else None,
         code=packed["code"],
+        # Books of before it was kept do not have it.
+        currency=packed.get("currency"),
     )
 
 

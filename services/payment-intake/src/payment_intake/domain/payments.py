@@ -171,6 +171,8 @@ class Claim:
     since: datetime
     undone_at: datetime | None = None
     code: str | None = None
+    currency: str | None = None
+    """What it was stated in; None for what the payment itself was stated in."""
 
     @property
     def target_cents(self) -> int:
@@ -289,6 +291,9 @@ def observe(
             change = _captured(known, observation)
         case Heard.FAILED | Heard.CANCELLED:
             change = _failed(known, observation, policy, now, new_id)
+        case _ if _is_foreign(payment, observation):
+            conflict = _currency_conflict(payment, observation.amount_cents, observation.currency)
+            change = Change(payment=known, conflicts=(conflict,))
         case _:
             change = Change(payment=replace(known, book=_entered(known.book, observation)))
     return _settled(change, observation, policy, now, new_id)
@@ -437,7 +442,9 @@ def _failed(
 
 def _entered(book: Book, observation: Observation) -> Book:
     """Enter what was heard of refunds and disputes; the latest by the processor's clock holds."""
-    claim = Claim(observation.amount_cents, observation.at, None, observation.code)
+    claim = Claim(
+        observation.amount_cents, observation.at, None, observation.code, observation.currency
+    )
     part = observation.part or ""
     match observation.heard:
         case Heard.REFUNDED:
@@ -453,6 +460,35 @@ def _entered(book: Book, observation: Observation) -> Book:
             return replace(book, disputes=_united(book.disputes, {part: claim}, by=_disputed))
         case _:
             return book
+
+
+def _is_foreign(payment: Payment, observation: Observation) -> bool:
+    """Whether money is said to go back in another currency than it is known to have come in."""
+    is_known = payment.status not in (PaymentStatus.SEEN, PaymentStatus.SUBMITTED)
+    return is_known and payment.currency != observation.currency
+
+
+def _currency_conflict(payment: Payment, cents: int, currency: str | None) -> Conflict:
+    detail = {"held_currency": payment.currency, "heard_currency": currency, "heard_cents": cents}
+    return Conflict(kind="payment_currency", detail=detail)
+
+
+def _in_own_currency(payment: Payment) -> tuple[Book, list[Conflict]]:
+    """Return the book without what was heard in another currency before the payment was known."""
+    book = payment.book
+
+    def is_own(claim: Claim | None) -> bool:
+        return claim is None or claim.currency in (None, payment.currency)
+
+    kept = replace(
+        book,
+        refunded=book.refunded if is_own(book.refunded) else None,
+        refunds_failed={p: each for p, each in book.refunds_failed.items() if is_own(each)},
+        disputes={p: each for p, each in book.disputes.items() if is_own(each)},
+    )
+    claims = (book.refunded, *book.refunds_failed.values(), *book.disputes.values())
+    foreign = [each for each in claims if each is not None and not is_own(each)]
+    return kept, [_currency_conflict(payment, each.cents, each.currency) for each in foreign]
 
 
 def _latest(held: Claim | None, heard: Claim | None) -> Claim | None:
@@ -550,6 +586,8 @@ def _settled(
             )
         )
     if book.credited:
+        book, foreign = _in_own_currency(replace(payment, book=book))
+        conflicts += foreign
         room_cents = payment.amount_cents or 0
         reversed_cents = dict(book.reversed_cents)
         for part, (target_cents, reason, code) in _targets(book).items():
