@@ -4,10 +4,13 @@
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import orjson
 import pytest
 from scripts.documents import DOCUMENTS, ROOT, printed
+from tests.contract.facts.test_facts import GOLDEN
+from tests.support.recorded import Documents, validator_of
 
 from shared.contracts.streams import STREAMS
 
@@ -52,3 +55,24 @@ class TestOpenApiDocument:
         } <= set(document["paths"])
         answers = document["paths"]["/webhooks/stripe"]["post"]["responses"]
         assert {"200", "401", "408", "413", "415", "422", "503"} <= set(answers)
+
+
+class TestGoldenRecords:
+    @pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.stem)
+    def test_are_what_the_documents_say(self, path):
+        golden = orjson.loads(path.read_bytes())
+        record = SimpleNamespace(
+            topic=golden["topic"],
+            headers=[(name, value.encode()) for name, value in golden["headers"].items()],
+            value=orjson.dumps(golden["value"]),
+        )
+        assert Documents().faults_of(record) == []
+        fact = STREAMS[golden["topic"]].by_type[golden["headers"]["ce_type"]]
+        validator = validator_of(golden["topic"], fact.__name__)
+        validator.validate(golden["value"])
+        # A document that lets everything pass says nothing.
+        required = [name for name, field in fact.model_fields.items() if field.is_required()]
+        assert required
+        for name in required:
+            without = {each: value for each, value in golden["value"].items() if each != name}
+            assert not validator.is_valid(without)

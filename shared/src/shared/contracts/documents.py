@@ -13,6 +13,41 @@ from faststream.kafka import KafkaBroker
 from faststream.specification.asyncapi import AsyncAPI
 
 from shared.contracts.streams import STREAMS, Stream
+from shared.contracts.wire import CONTENT_TYPE, SPEC_VERSION
+
+_HEADERS: dict[str, Any] = {
+    "title": "CloudEventHeaders",
+    "description": "CloudEvents 1.0, Kafka binary mode: each value is UTF-8 text.",
+    "type": "object",
+    "properties": {
+        "ce_specversion": {"type": "string", "const": SPEC_VERSION},
+        "ce_id": {
+            "type": "string",
+            "minLength": 1,
+            "description": "The same however often the fact is stated: repeats are known by it.",
+        },
+        "ce_type": {"type": "string", "minLength": 1},
+        "ce_source": {"type": "string", "minLength": 1},
+        "ce_subject": {"type": "string", "description": "The record's key."},
+        "ce_time": {"type": "string", "format": "date-time"},
+        "content-type": {"type": "string", "const": CONTENT_TYPE},
+        "traceparent": {
+            "type": "string",
+            "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+            "description": "W3C Trace Context, where the payment's trace is known.",
+        },
+    },
+    "required": [
+        "ce_specversion",
+        "ce_id",
+        "ce_type",
+        "ce_source",
+        "ce_subject",
+        "ce_time",
+        "content-type",
+    ],
+}
+"""What every record carries beside its body; `shared.contracts.wire.envelope` writes it."""
 
 
 def asyncapi_document(
@@ -41,6 +76,10 @@ def asyncapi_document(
         schema_version="3.0.0",
     )
     specification: dict[str, Any] = document.to_specification().to_jsonable()
+    for message in specification["components"]["messages"].values():
+        message["headers"] = {"$ref": "#/components/schemas/CloudEventHeaders"}
+        message["correlationId"] = {"location": "$message.header#/traceparent"}
+    specification["components"]["schemas"]["CloudEventHeaders"] = _HEADERS
     return specification
 
 
