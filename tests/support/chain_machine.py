@@ -17,8 +17,8 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from tests.support.cis_poster import NOON
 from tests.support.chain import READERS, Backing, Chain, InMemory
+from tests.support.cis_poster import NOON
 from tests.support.intake import heard, incoming
 from tests.support.ledger_by_hand import ledger_by_hand
 
