@@ -29,7 +29,7 @@ NOT_SEEN = {
     "mandate.withdrawn": "a bank's word; integration/autopay_scheduler/test_methods.py",
     "posting.deferred": "needs an outage of the CIS; e2e/test_survival.py has them",
     "notification.failed": "needs a mailbox that refuses; integration/notifier",
-    "enrolment.refused": "needs a method or an account that is refused; integration/autopay_scheduler",
+    "enrolment.refused": "needs a method that is refused; integration/autopay_scheduler",
     "notification.skipped": "needs a customer without an address; integration/notifier",
     "enrolment.stopped": "after a hard decline; the demo has one",
     "enrolment.invited": "needs an import of the old portal's list; the demo has one",

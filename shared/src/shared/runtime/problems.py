@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from shared.errors import TransientError
 
 MEDIA_TYPE = "application/problem+json"
+_JSON = "application/json"
 
 
 class Problem(BaseModel):
@@ -57,7 +58,15 @@ class BearerKeys(SecurityBase):
 
 
 def install_problems(app: FastAPI) -> None:
-    """Answer every error of an API as a problem."""
+    """Answer every error of an API as a problem, and let its document say so."""
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _with_problems(described())
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
 
     @app.exception_handler(HTTPException)
     async def http_error(_: Request, error: HTTPException) -> JSONResponse:
@@ -88,3 +97,18 @@ def install_problems(app: FastAPI) -> None:
         return Problem(
             status=503, title="Not possible for the moment", detail=type(error).__name__
         ).response(headers={"Retry-After": "1"})
+
+
+def _with_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an OpenAPI document whose errors are of the media type in which they are answered."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            responses = operation["responses"]
+            if "requestBody" in operation and _JSON in operation["requestBody"]["content"]:
+                content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+                unreadable = {"description": "The body is not UTF-8 text.", "content": content}
+                responses.setdefault("400", unreadable)
+            for status, response in responses.items():
+                if status >= "400" and _JSON in response.get("content", {}):
+                    response["content"][MEDIA_TYPE] = response["content"].pop(_JSON)
+    return document
