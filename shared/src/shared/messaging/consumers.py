@@ -27,6 +27,11 @@ STALLED_SECONDS = 60.0
 """Records that have been fetched and not taken for so long are stalled: likewise."""
 POLL_MS = 1_000
 """How long a consumer waits for a record before FastStream looks around; any record ends it."""
+PACE_SECONDS_EACH = 0.002_5
+PACE_SECONDS_MAX = 0.02
+"""After a batch the next may gather for so long, by how many records it held: next to nothing up
+to some hundred a second. It is the number of requests and transactions that costs, not of records.
+"""
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
 """How long a stop waits for the last commit: without it a few records are read again."""
@@ -49,6 +54,7 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._in_hand: dict[TopicPartition, OffsetAndMetadata] = {}
         self._acknowledged: dict[TopicPartition, OffsetAndMetadata] = {}
         self._committing: asyncio.Task[None] | None = None
+        self._next_poll_at = 0.0
 
     async def start(self) -> None:
         await super().start()
@@ -67,9 +73,18 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
     ) -> dict[TopicPartition, list[ConsumerRecord[Any, Any]]]:
+        now = asyncio.get_running_loop().time
+        if (early_seconds := self._next_poll_at - now()) > 0:
+            await asyncio.sleep(early_seconds)
+        # Paused between two polls: else it would fetch ahead at once, get the one record that is
+        # there by then, and stop at that until it is taken.
+        self.resume(*self.paused())
         found: dict[TopicPartition, list[ConsumerRecord[Any, Any]]] = await super().getmany(
             *partitions, timeout_ms=max(timeout_ms, POLL_MS), max_records=max_records
         )
+        self.pause(*self.assignment())
+        count = sum(map(len, found.values()))
+        self._next_poll_at = now() + min(PACE_SECONDS_MAX, count * PACE_SECONDS_EACH)
         self._in_hand = {
             partition: OffsetAndMetadata(records[-1].offset + 1, "")
             for partition, records in found.items()
