@@ -5,6 +5,7 @@ The same wiring for all of them, so that each `app.py` shows only what is its ow
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 from faststream.kafka import KafkaBroker
 from sqlalchemy import Table
@@ -18,7 +19,7 @@ from shared.messaging.inbox import Group, Inbox
 from shared.messaging.producer import RecordProducer
 from shared.outbox.announcer import Announcer
 from shared.outbox.table import Outbox
-from shared.runtime.metrics import ServiceMetrics
+from shared.runtime.metrics import Pool, ServiceMetrics
 from shared.runtime.ops import Check
 from shared.runtime.settings import ServiceSettings
 
@@ -58,6 +59,7 @@ def build_backbone(
         pool_size=settings.database_pool_size,
         tls_ca_file=settings.database_tls_ca_file,
     )
+    metrics.watch_pool(lambda: cast("Pool", engine.pool))
     outbox = Outbox(table=outbox_rows)
     producer = RecordProducer(
         bootstrap_servers=settings.kafka_bootstrap_servers,
@@ -74,6 +76,6 @@ def build_backbone(
         inbox=inbox,
         group=group_of(settings=settings, group_id=group_id),
         broker=broker,
-        consumers=Consumers(broker=broker, progress=inbox.progress, clock=clock),
+        consumers=Consumers(broker=broker, progress=inbox.progress, clock=clock, metrics=metrics),
         database_ready=database_check(engine),
     )

@@ -108,7 +108,9 @@ class Service:
 
         broker = build_broker(settings=self.settings, client_id="test")
         broker.include_router(router)
-        consumers = Consumers(broker=broker, progress=self.inbox.progress, clock=utc_now)
+        consumers = Consumers(
+            broker=broker, progress=self.inbox.progress, clock=utc_now, metrics=self.metrics
+        )
         await consumers.start()
         try:
             yield consumers

@@ -5,6 +5,7 @@ database or kept on the dead-letter stream with its reason. One bad record never
 takes down, the others of its batch, and nothing is retried without a pause.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -50,6 +51,7 @@ class InboxMetrics(Protocol):
     def consumed(self, *, stream: str, count: int) -> None: ...
     def ignored(self, *, stream: str) -> None: ...
     def dead_lettered(self, *, stream: str, reason: str) -> None: ...
+    def batch_taken(self, *, stream: str, seconds: float) -> None: ...
 
 
 class ConsumerProgress:
@@ -198,6 +200,7 @@ class Inbox:
         """
         records: tuple[ConsumerRecord[Any, Any], ...] = message.raw_message
         stream = records[0].topic
+        started = time.perf_counter()
         self.progress.begun(stream=stream, at=self._clock())
         try:
             concerned = [each for each in records if not _passes(each, passes_by)]
@@ -205,6 +208,7 @@ class Inbox:
             if readable:
                 await self._handle(readable, handle)
             self._metrics.consumed(stream=stream, count=len(records))
+            self._metrics.batch_taken(stream=stream, seconds=time.perf_counter() - started)
         finally:
             self.progress.ended(stream=stream)
 
