@@ -52,11 +52,11 @@ class TestLabels:
             metrics.gateway_called(operation=odd, outcome=odd, seconds=0.1)
             metrics.dead_lettered(stream=odd, reason=odd)
         lines = [line for line in exposed(metrics).splitlines() if not line.startswith("#")]
-        # Two histograms of a hostile label each are what they may come to at most.
-        assert len(lines) < 5000
+        # Beyond the 2,000 of foreseen values, and bounded all the same.
+        assert len(lines) < 3500
         assert (
             read(metrics, "payment_intake_refused_requests_total", door="other", reason="other")
-            == 5000 - 64
+            == 5000 - 200
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from cis_poster.domain import Kind, Status
 from shared.runtime.metrics import (
     BATCH_SIZES,
     LATENCY_SECONDS,
@@ -88,6 +89,9 @@ class Metrics(ServiceMetrics):
             registry=self.registry,
         )
         self.held = Gauge("cis_poster_held_postings", "Postings in memory.", registry=self.registry)
+
+        self._taken.expect(("new", "duplicate"))
+        self._postings.expect(Kind, (Status.POSTED, Status.SUSPENDED, Status.CONFLICTED))
 
     def taken(self, *, inserted: int, duplicates: int) -> None:
         self._taken.labels("new").inc(inserted)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from notifier.domain import Kind, Status
 from shared.runtime.metrics import (
     BATCH_SIZES,
     LATENCY_SECONDS,
@@ -98,6 +99,10 @@ class Metrics(ServiceMetrics):
         self.held = Gauge(
             "notifier_held_notifications", "Notifications in memory.", registry=self.registry
         )
+
+        self._taken.expect(("new", "duplicate"))
+        self._notifications.expect(Kind, (Status.SENT, Status.FAILED, Status.SKIPPED))
+        self._contacts.expect(("kept", "outdated"))
 
     def taken(self, *, inserted: int, duplicates: int) -> None:
         self._taken.labels("new").inc(inserted)

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from payment_intake.domain import MovementKind
+from payment_intake.domain.charges import ChargeStatus
+from payment_intake.ports import Outcome
 from shared.runtime.metrics import (
     BATCH_SIZES,
     LATENCY_SECONDS,
@@ -12,6 +15,10 @@ from shared.runtime.metrics import (
     ServiceMetrics,
     TracedHistogram,
 )
+
+
+SENDERS = ("stripe", "standard", "portal")
+CONFLICTS = ("event_body", "payment_amount", "two_payments", "reversed_more_than_paid")
 
 
 class Metrics(ServiceMetrics):
@@ -197,6 +204,12 @@ class Metrics(ServiceMetrics):
             "1 while the processor does not answer and is left alone.",
             registry=self.registry,
         )
+
+        self._movements.expect(MovementKind)
+        self._conflicts.expect(CONFLICTS)
+        self._events.expect(SENDERS, Outcome)
+        self._masked.expect(("stripe", "portal"))
+        self._charges_settled.expect(ChargeStatus)
 
     def answered(self, *, door: str, status: int, seconds: float) -> None:
         self._requests.labels(door, str(status)).inc()

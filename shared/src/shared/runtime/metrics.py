@@ -6,8 +6,9 @@ age goes on growing while nobody can measure it.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from typing import Generic, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -17,8 +18,10 @@ from prometheus_client.process_collector import ProcessCollector
 
 Metric = TypeVar("Metric", Counter, Gauge, Histogram)
 
-SERIES_PER_METRIC_MAX = 64
-"""Twice what the fullest metric has; 2,000 series of a service are the bound of a scrape."""
+SERIES_PER_METRIC_MAX = 200
+"""More than the fullest metric has, notifier's mails by kind and outcome (90)."""
+SERIES_PER_HISTOGRAM_MAX = 32
+"""Each of these has a bucket's worth of series more; 2,000 of a service bound a scrape."""
 OTHER = "other"
 """Stands for every label value beyond the bound."""
 
@@ -38,9 +41,12 @@ class Labelled(Generic[Metric]):
     It remembers them, which makes finding one several times cheaper than `prometheus_client` does.
     """
 
-    def __init__(self, metric: Metric, *, series_max: int = SERIES_PER_METRIC_MAX) -> None:
+    def __init__(self, metric: Metric, *, series_max: int | None = None) -> None:
         self._metric: Metric = metric
-        self._series_max = series_max
+        is_histogram = isinstance(metric, Histogram)
+        self._series_max = series_max or (
+            SERIES_PER_HISTOGRAM_MAX if is_histogram else SERIES_PER_METRIC_MAX
+        )
         self._series: dict[tuple[str, ...], Metric] = {}
 
     def labels(self, *values: str) -> Metric:
@@ -52,6 +58,11 @@ class Labelled(Generic[Metric]):
             return self._new(tuple(OTHER for _ in values))
         series = self._series[values] = self._new(values)
         return series
+
+    def expect(self, *each: Iterable[str]) -> None:
+        """Begin at 0 what is bound to come: what is born at 1 has never risen, for Prometheus."""
+        for values in product(*each):
+            self.labels(*values)
 
     def _new(self, values: tuple[str, ...]) -> Metric:
         series: Metric = self._metric.labels(*values)
