@@ -16,7 +16,6 @@ from shared.runtime.metrics import (
     TracedHistogram,
 )
 
-
 SENDERS = ("stripe", "standard", "portal")
 CONFLICTS = ("event_body", "payment_amount", "two_payments", "reversed_more_than_paid")
 
