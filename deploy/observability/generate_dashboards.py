@@ -731,7 +731,8 @@ def autopay_scheduler() -> Dashboard:
                                 "{{outcome}}",
                             ),
                             (
-                                f"sum by (kind) (increase(autopay_scheduler_announcements_total{day}))",
+                                "sum by (kind)"
+                                f" (increase(autopay_scheduler_announcements_total{day}))",
                                 "asked for, {{kind}}",
                             ),
                         ],
