@@ -105,7 +105,7 @@ class _Outages:
         terms = Terms(clock_ahead=CLOCK_AHEAD)
         places = Places.of(state=self._stack.state, terms=terms)
         report = await verify(places=places, wait_seconds=90, expect_dead=EXPECTED_DEAD)
-        faults = {str(fault): count for fault, count in report.counts.items()}
+        faults = [f"{each.fault}: {each.detail}" for each in report.differences]
         self._checked.say(f"verify after the outages: {faults or 'holds'}")
         if not report.holds:
             self._checked.wrong.append(f"the books differ after the outages: {faults}")

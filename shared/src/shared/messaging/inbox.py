@@ -28,6 +28,7 @@ from shared.contracts.wire import (
 )
 from shared.errors import TransientError
 from shared.outbox.announcer import Publisher
+from shared.runtime.spans import Spans
 from shared.work.patience import patiently
 
 _log = structlog.get_logger(__name__)
@@ -178,12 +179,14 @@ class Inbox:
         clock: Clock,
         metrics: InboxMetrics,
         patience_seconds: float = PATIENCE_SECONDS,
+        spans: Spans | None = None,
     ) -> None:
         self._consumer = consumer
         self._dead_letters = dead_letters
         self._clock = clock
         self._metrics = metrics
         self._patience_seconds = patience_seconds
+        self._spans = spans
         self.progress = ConsumerProgress()
 
     async def deliver(
@@ -206,7 +209,7 @@ class Inbox:
             concerned = [each for each in records if not _passes(each, passes_by)]
             readable = await self._read(concerned)
             if readable:
-                await self._handle(readable, handle)
+                await self._handle_traced(readable, handle, stream)
             self._metrics.consumed(stream=stream, count=len(records))
             self._metrics.batch_taken(stream=stream, seconds=time.perf_counter() - started)
         finally:
@@ -227,6 +230,25 @@ class Inbox:
             else:
                 readable.append((record, received))
         return readable
+
+    async def _handle_traced(
+        self,
+        batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]],
+        handle: Handler,
+        stream: str,
+    ) -> None:
+        if self._spans is None:
+            await self._handle(batch, handle)
+            return
+        started_ns = time.time_ns()
+        await self._handle(batch, handle)
+        self._spans.batch(
+            name=f"process {stream}",
+            kind="CONSUMER",
+            traceparents=[received.traceparent for _, received in batch],
+            started_ns=started_ns,
+            attributes={"messaging.system": "kafka", "messaging.destination.name": stream},
+        )
 
     async def _handle(
         self, batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]], handle: Handler

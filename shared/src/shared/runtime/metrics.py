@@ -133,8 +133,9 @@ class ServiceMetrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+        self.version = _version_of(prefix)
         Info(f"{prefix}_build", "What is running.", registry=self.registry).info(
-            {"version": _version_of(prefix)}
+            {"version": self.version}
         )
         self._consumed = Labelled(
             self._counter("consumed_records", "Records taken off a stream.", "stream")
@@ -188,6 +189,9 @@ class ServiceMetrics:
                 "what",
             )
         )
+        self._spans = Labelled(
+            self._counter("spans", "Spans, by whether the collector took them.", "outcome")
+        )
         self._pool = self._gauge(
             "database_pool_connections", "Sessions of the pool, by whether one is used.", "state"
         )
@@ -234,6 +238,9 @@ class ServiceMetrics:
     def measured(self, what: str) -> None:
         """Note that something was read from the database just now."""
         self._measured.labels(what).set(time.time())
+
+    def spans(self, *, outcome: str, count: int) -> None:
+        self._spans.labels(outcome).inc(count)
 
     def watch_pool(self, pool: Callable[[], Pool]) -> None:
         """Read a database pool's sessions at each scrape."""
