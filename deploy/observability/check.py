@@ -19,9 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.observability.asking import ask_everything, scrapes
+from deploy.observability.collector import Collector, collecting
 from deploy.observability.exporters import kafka_agent, postgres_exporter
 from deploy.observability.oddities import play_oddities
 from deploy.observability.outages import play_outages
+from deploy.observability.render import render_dashboards
 from deploy.observability.server import PrometheusServer
 from deploy.observability.tools import Tools, ToolsUnavailableError, find_tools
 
@@ -68,7 +70,8 @@ def check(*, tools: Tools, directory: Path, is_short: bool, render: Path | None)
         ports = resources.enter_context(PortBlock.claim())
         if not is_short:
             resources.enter_context(kafka_agent(port=ports.port("kafka agent"), checked=checked))
-        stack = LocalStack(name="sre-check", fresh=True, environments=ENVIRONMENTS)
+        collector = resources.enter_context(collecting())
+        stack = LocalStack(name="sre-check", fresh=True, environments=_environments(collector.url))
         resources.enter_context(stack)
         targets = {
             service: stack.state.ops_urls[service].removeprefix("http://") for service in SERVICES
@@ -107,9 +110,8 @@ def check(*, tools: Tools, directory: Path, is_short: bool, render: Path | None)
         checked.wrong += asked.wrong
         _check_scrapes(prometheus, checked)
         _check_exemplars(prometheus, since, until, checked)
+        _check_traces(collector, checked)
         if render is not None:
-            from deploy.observability.render import render_dashboards
-
             written = render_dashboards(
                 prometheus=prometheus, since=since, until=until, folder=render
             )
@@ -118,6 +120,18 @@ def check(*, tools: Tools, directory: Path, is_short: bool, render: Path | None)
             asyncio.run(play_outages(stack=stack, prometheus=prometheus, checked=checked))
     checked.say(f"took {time.monotonic() - began:.0f} s; {len(checked.wrong)} things wrong")
     return checked
+
+
+def _environments(collector_url: str) -> dict[str, dict[str, str]]:
+    """The demo's, with every payment traced: no ratio is to hide a gap."""
+    return {
+        service: dict(ENVIRONMENTS.get(service, {}))
+        | {
+            f"{service.replace('-', '_').upper()}_TRACES_OTLP_ENDPOINT": collector_url,
+            f"{service.replace('-', '_').upper()}_TRACES_SAMPLED_RATIO": "1",
+        }
+        for service in SERVICES
+    }
 
 
 async def _load(stack: LocalStack) -> None:
@@ -171,6 +185,43 @@ def _check_exemplars(
             checked.wrong.append(f"no exemplar with a trace id at {metric}")
         else:
             checked.say(f"{metric}: exemplars of {len(ids)} traces")
+
+
+WHOLE_WAY = frozenset(
+    {
+        ("payment-intake", "POST /webhooks/stripe"),
+        ("payment-intake", "keep events"),
+        ("payment-intake", "publish payments.v1"),
+        ("cis-poster", "process payments.v1"),
+        ("cis-poster", "post to the CIS"),
+        ("cis-poster", "publish postings.v1"),
+        ("notifier", "process postings.v1"),
+        ("notifier", "mail the customer"),
+        ("notifier", "publish notifications.v1"),
+        ("payment-intake", "process notifications.v1"),
+    }
+)
+"""What a card payment leaves in its trace, whatever goes wrong on its way."""
+WHOLE_TRACES_MIN = 300
+"""The demo's card payments; others begin at the portal, or end elsewhere."""
+
+
+def _check_traces(collector: Collector, checked: Checked) -> None:
+    traces = collector.traces()
+    whole = [
+        spans
+        for spans in traces.values()
+        if {(span.service, span.name) for span in spans} >= WHOLE_WAY
+    ]
+    linked = [span for span in collector.taken if span.name.endswith("(batch)") and span.links]
+    checked.say(
+        f"{len(whole)} traces lead from the webhook to the mail, through three services and"
+        f" Kafka; {len(collector.taken)} spans in all, {len(linked)} batches linked"
+    )
+    if len(whole) < WHOLE_TRACES_MIN:
+        checked.wrong.append(f"{len(whole)} whole traces, not {WHOLE_TRACES_MIN}")
+    if not linked:
+        checked.wrong.append("no batch is linked with what joined it")
 
 
 def main() -> int:

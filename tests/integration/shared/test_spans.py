@@ -6,8 +6,8 @@ import sys
 import time
 
 import pytest
+from deploy.observability.collector import collecting
 from tests.support.intake_service import eventually_async
-from tests.support.otlp import collecting
 
 from shared.contracts.wire import OutboundRecord
 from shared.runtime.metrics import ServiceMetrics

@@ -1,4 +1,4 @@
-"""An OTLP collector of the tests' own: takes spans over HTTP, or hangs, or refuses."""
+"""An OTLP collector of the checks' own: takes spans over HTTP, or hangs, or refuses."""
 
 import threading
 from collections.abc import Iterator
