@@ -10,6 +10,7 @@ and PostgreSQL, the outages, the alerts fired by them.
 
 import asyncio
 import os
+import re
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
 from deploy.observability.asking import ask_everything, scrapes
 from deploy.observability.collector import Collector, collecting
 from deploy.observability.exporters import kafka_agent, postgres_exporter
@@ -111,6 +113,7 @@ def check(*, tools: Tools, directory: Path, is_short: bool, render: Path | None)
         _check_scrapes(prometheus, checked)
         _check_exemplars(prometheus, since, until, checked)
         _check_traces(collector, checked)
+        asyncio.run(_check_statements(stack.state.superuser_dsn, checked))
         if render is not None:
             written = render_dashboards(
                 prometheus=prometheus, since=since, until=until, folder=render
@@ -185,6 +188,28 @@ def _check_exemplars(
             checked.wrong.append(f"no exemplar with a trace id at {metric}")
         else:
             checked.say(f"{metric}: exemplars of {len(ids)} traces")
+
+
+RUNBOOKS = Path(__file__).parents[2] / "docs" / "operating" / "runbooks"
+
+
+async def _check_statements(dsn: str, checked: Checked) -> None:
+    """Run every query that a runbook has somebody type."""
+    connection = await asyncpg.connect(dsn)
+    count = 0
+    try:
+        for path in sorted(RUNBOOKS.glob("*.md")):
+            for statement in re.findall(r"`(SELECT [^`]+)`", path.read_text()):
+                if "PID" in statement:
+                    continue
+                count += 1
+                try:
+                    await connection.fetch(" ".join(statement.split()))
+                except asyncpg.PostgresError as error:
+                    checked.wrong.append(f"{path.name}: {error}: {statement}")
+    finally:
+        await connection.close()
+    checked.say(f"{count} queries of the runbooks run")
 
 
 WHOLE_WAY = frozenset(

@@ -108,7 +108,7 @@ def _legend(form: str, labels: Mapping[str, str]) -> str:
 
 def _number(lines: Sequence[Line], defaults: Mapping[str, Any], width: int, height: int) -> str:
     if not lines:
-        text = "–"
+        text = "-"
     else:
         legend, points = lines[0]
         # Of what only names something, such as a version, the name is the answer.
