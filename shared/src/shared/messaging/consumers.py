@@ -293,21 +293,26 @@ async def _progress_of(
     if consumer is None:
         return None, opened_at
     lag: int | None = None
-    fetched_at: float | None = None
+    heard: list[float] = []
+    is_unheard = False
     for partition in consumer.assignment():
         end = consumer.highwater(partition)
         polled_ms = consumer.last_poll_timestamp(partition)
         if end is None or polled_ms is None:
-            fetched_at = opened_at
+            is_unheard = True
             continue
-        fetched_at = min(fetched_at or time.time(), polled_ms / 1000)
         try:
             async with asyncio.timeout(1):
-                lag = (lag or 0) + max(0, end - await consumer.position(partition))
+                waiting = max(0, end - await consumer.position(partition))
         except (KafkaError, TimeoutError):
             continue
+        lag = (lag or 0) + waiting
+        # Of a partition whose records wait here nothing is asked: that is not Kafka's silence.
+        heard.append(time.time() if waiting else polled_ms / 1000)
+    if heard:
+        return lag, min(heard)
     # A member without partitions, a spare one, has nothing to hear of.
-    return lag, fetched_at or time.time()
+    return lag, opened_at if is_unheard else time.time()
 
 
 async def _has_waiting(subscriber: LogicSubscriber[Any]) -> bool:
