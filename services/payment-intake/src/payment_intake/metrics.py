@@ -17,7 +17,14 @@ from shared.runtime.metrics import (
 )
 
 SENDERS = ("stripe", "standard", "portal")
-CONFLICTS = ("event_body", "payment_amount", "two_payments", "reversed_more_than_paid")
+CONFLICTS = (
+    "event_body",
+    "charge_request",
+    "payment_amount",
+    "payment_currency",
+    "two_payments",
+    "reversed_more_than_paid",
+)
 
 
 class Metrics(ServiceMetrics):
