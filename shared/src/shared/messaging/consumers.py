@@ -272,7 +272,9 @@ class Consumers:
         """Tell how far each stream has been read, by what Kafka last said of it."""
         for subscriber in self._subscribers():
             for stream in subscriber.topic_names:
-                lag, fetched_at = await _progress_of(subscriber, self._opened_at)
+                lag, fetched_at = await _progress_of(
+                    subscriber, self._opened_at, is_busy=self._progress.is_busy(stream=stream)
+                )
                 self._metrics.consuming(stream=stream, lag_records=lag, fetched_at=fetched_at)
 
     async def _measure(self) -> None:
@@ -286,7 +288,7 @@ class Consumers:
 
 
 async def _progress_of(
-    subscriber: LogicSubscriber[Any], opened_at: float
+    subscriber: LogicSubscriber[Any], opened_at: float, *, is_busy: bool
 ) -> tuple[int | None, float]:
     """Return how many records wait, if known, and when all partitions were last answered for."""
     consumer = subscriber.consumer
@@ -307,8 +309,9 @@ async def _progress_of(
         except (KafkaError, TimeoutError):
             continue
         lag = (lag or 0) + waiting
-        # Of a partition whose records wait here nothing is asked: that is not Kafka's silence.
-        heard.append(time.time() if waiting else polled_ms / 1000)
+        # While a batch is in hand, and of what waits here already, nothing is asked: that is not
+        # Kafka's silence.
+        heard.append(time.time() if waiting or is_busy else polled_ms / 1000)
     if heard:
         return lag, min(heard)
     # A member without partitions, a spare one, has nothing to hear of.
