@@ -1,4 +1,4 @@
-"""Writes docs/asyncapi and docs/openapi anew from what each service prints of itself.
+"""Writes docs/asyncapi, docs/openapi and the table of metrics anew from the code itself.
 
 Usage: documents.py
 """
@@ -19,11 +19,12 @@ DOCUMENTS = {
     "docs/openapi/payment-intake.json": ("payment_intake", "openapi"),
     "docs/openapi/cis-poster.json": ("cis_poster", "openapi"),
     "docs/openapi/autopay-scheduler.json": ("autopay_scheduler", "openapi"),
+    "docs/operating/metrics.md": ("deploy.observability.metrics_page",),
 }
 """Which file holds what which package prints."""
 
 
-def printed(command: tuple[str, str]) -> bytes:
+def printed(command: tuple[str, ...]) -> bytes:
     """Return what a service prints of itself. Raises CalledProcessError when it fails."""
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=subprocess.PIPE

@@ -293,6 +293,7 @@ class InMemoryPostings:
             attempts=[self._attempt(row, ask_first=False) for row in free],
             inserted=len(new),
             duplicates=len(postings) - len(new),
+            suspended=[p for p in new if p.account_id is None and p.kind is Kind.PAYMENT],
             rows=self._announced([fact for fact in facts if fact is not None]),
         )
 
@@ -553,7 +554,7 @@ class CountedMetrics:
     def called(self, *, operation: str, outcome: str, seconds: float, size: int) -> None:
         self.counts[f"{operation} {outcome}"] += 1
 
-    def posted_after(self, seconds: float) -> None:
+    def posted_after(self, seconds: float, *, traceparent: str | None) -> None:
         self.counts["posted_after"] += 1
 
     def conflict(self) -> None:

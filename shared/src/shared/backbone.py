@@ -5,6 +5,7 @@ The same wiring for all of them, so that each `app.py` shows only what is its ow
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import cast
 
 from faststream.kafka import KafkaBroker
 from sqlalchemy import Table
@@ -18,9 +19,10 @@ from shared.messaging.inbox import Group, Inbox
 from shared.messaging.producer import RecordProducer
 from shared.outbox.announcer import Announcer
 from shared.outbox.table import Outbox
-from shared.runtime.metrics import ServiceMetrics
+from shared.runtime.metrics import Pool, ServiceMetrics
 from shared.runtime.ops import Check
 from shared.runtime.settings import ServiceSettings
+from shared.runtime.spans import Spans, open_spans
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +38,14 @@ class Backbone:
     broker: KafkaBroker
     consumers: Consumers
     database_ready: Check
+    spans: Spans | None
+    """Where spans are recorded, if they are."""
 
     @property
     def closes(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """What is closed last, after everything that uses it."""
-        return (self.producer.close, self.engine.dispose)
+        of_spans = (self.spans.close,) if self.spans is not None else ()
+        return (self.producer.close, self.engine.dispose, *of_spans)
 
 
 def build_backbone(
@@ -58,22 +63,34 @@ def build_backbone(
         pool_size=settings.database_pool_size,
         tls_ca_file=settings.database_tls_ca_file,
     )
+    metrics.watch_pool(lambda: cast("Pool", engine.pool))
     outbox = Outbox(table=outbox_rows)
     producer = RecordProducer(
         bootstrap_servers=settings.kafka_bootstrap_servers,
         client_id=group_id,
         security=settings.kafka_security(),
     )
-    inbox = Inbox(consumer=group_id, dead_letters=producer, clock=clock, metrics=metrics)
+    spans = open_spans(
+        settings=settings, service=group_id, version=metrics.version, metrics=metrics
+    )
+    inbox = Inbox(
+        consumer=group_id, dead_letters=producer, clock=clock, metrics=metrics, spans=spans
+    )
     broker = build_broker(settings=settings, client_id=group_id)
     return Backbone(
         engine=engine,
         outbox=outbox,
         producer=producer,
-        announcer=Announcer(engine=engine, outbox=outbox, publisher=producer, metrics=metrics),
+        announcer=Announcer(
+            engine=engine,
+            outbox=outbox,
+            publisher=spans.publisher(producer) if spans is not None else producer,
+            metrics=metrics,
+        ),
         inbox=inbox,
         group=group_of(settings=settings, group_id=group_id),
         broker=broker,
-        consumers=Consumers(broker=broker, progress=inbox.progress, clock=clock),
+        consumers=Consumers(broker=broker, progress=inbox.progress, clock=clock, metrics=metrics),
         database_ready=database_check(engine),
+        spans=spans,
     )

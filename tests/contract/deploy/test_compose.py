@@ -412,3 +412,43 @@ def needed(names: list[str]) -> set[str]:
             if inner.marker is None or any(inner.marker.evaluate({"extra": e}) for e in extras):
                 left.append(inner)
     return found
+
+
+class TestObservability:
+    def test_scrapes_what_runs_under_the_names_that_the_rules_know(
+        self, services: dict[str, Any]
+    ) -> None:
+        folder = ROOT / "deploy" / "observability" / "prometheus"
+        config = yaml.safe_load((folder / "prometheus.yml").read_text())
+        targets = {
+            each["job_name"]: each["static_configs"][0]["targets"]
+            for each in config["scrape_configs"]
+        }
+        assert targets.keys() == {
+            "payment-intake",
+            "cis-poster",
+            "autopay-scheduler",
+            "notifier",
+            "postgres",
+        }
+        for job, [target] in targets.items():
+            host, _, port = target.partition(":")
+            assert host in services
+            assert port == ("9187" if job == "postgres" else "9000")
+        assert list(folder.glob(config["rule_files"][0])) != []
+
+    def test_gives_grafana_the_dashboards_and_the_source_that_they_name(
+        self, services: dict[str, Any]
+    ) -> None:
+        grafana = ROOT / "deploy" / "observability" / "grafana"
+        mounts = dict(
+            entry.split(":")[:2] for entry in services["grafana"]["volumes"] if entry[0] == "."
+        )
+        provider = yaml.safe_load((grafana / "provisioning/dashboards/paypost.yml").read_text())
+        path = provider["providers"][0]["options"]["path"]
+        assert mounts["./deploy/observability/grafana/dashboards"] == path
+        source = yaml.safe_load((grafana / "provisioning/datasources/prometheus.yml").read_text())
+        assert source["datasources"][0]["uid"] == "prometheus"
+        assert source["datasources"][0]["url"] == "http://prometheus:9090"
+        home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+        assert (grafana / "dashboards" / home.rpartition("/")[2]).exists()

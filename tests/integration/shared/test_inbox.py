@@ -108,7 +108,9 @@ class Service:
 
         broker = build_broker(settings=self.settings, client_id="test")
         broker.include_router(router)
-        consumers = Consumers(broker=broker, progress=self.inbox.progress, clock=utc_now)
+        consumers = Consumers(
+            broker=broker, progress=self.inbox.progress, clock=utc_now, metrics=self.metrics
+        )
         await consumers.start()
         try:
             yield consumers
@@ -314,6 +316,46 @@ class TestConsumers:
 
             await eventually_async(ready)
             assert await consumers.check_live() is None
+
+    async def test_tell_how_far_they_have_read_and_when_kafka_last_answered(self, topics, account):
+        service = Service(topics, account)
+        is_held = asyncio.Event()
+
+        async def hold(names: list[str]) -> None:
+            await is_held.wait()
+            await service.keep(names)
+
+        service.handle = hold
+        await send(topics, *(bill(account, number) for number in range(1, 4)))
+
+        async def reads(name: str, holds) -> bool:
+            await consumers.measure_once()
+            found = service.metrics.registry.get_sample_value(
+                f"test_consumer_{name}", {"stream": "bills.v1"}
+            )
+            return found is not None and holds(found)
+
+        async with service.consuming() as consumers:
+
+            async def in_hand() -> bool:
+                return bool(service.batches)
+
+            await eventually_async(in_hand)
+            await send(topics, bill(account, 4), bill(account, 5))
+            await eventually_async(lambda: reads("lag_records", lambda lag: lag >= 2))
+            is_held.set()
+            await service.has_handled("B-1", "B-2", "B-3", "B-4", "B-5")
+            await eventually_async(lambda: reads("lag_records", lambda lag: lag == 0))
+            await eventually_async(lambda: reads("fetch_age_seconds", lambda age: age < 5))
+        assert service.counted("consumer_batch_seconds_count", stream="bills.v1") >= 2
+
+    async def test_say_since_when_kafka_is_silent(self, account):
+        service = Service("127.0.0.1:1", account)
+        async with service.consuming() as consumers:
+            await asyncio.sleep(0.3)
+            await consumers.measure_once()
+            age = service.counted("consumer_fetch_age_seconds", stream="bills.v1")
+        assert 0.3 <= age < 10
 
     async def test_do_not_wait_for_kafka(self, account):
         service = Service("127.0.0.1:1", account)

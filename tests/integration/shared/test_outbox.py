@@ -219,6 +219,39 @@ class TestAnnouncer:
             await drained(rows)
         assert published.numbers == list(range(1, 10))
 
+    async def test_measures_what_waits_while_kafka_is_away(self, rows):
+        published = Published()
+        metrics = ServiceMetrics(prefix="test")
+        found = Announcer(engine=rows.engine, outbox=OUTBOX, publisher=published, metrics=metrics)
+
+        async def away(_) -> None:
+            raise KafkaUnavailableError("away")
+
+        def read(name: str) -> float:
+            return metrics.registry.get_sample_value(f"test_outbox_{name}") or 0.0
+
+        published.before = away
+        await commit(rows, 1, 2, 3)
+        async with running(found):
+
+            async def measured() -> bool:
+                return read("rows") == 3.0
+
+            await eventually_async(measured)
+            before = read("oldest_age_seconds")
+
+            async def grows() -> bool:
+                return read("oldest_age_seconds") > before + 0.2
+
+            await eventually_async(grows)
+            published.before = None
+            await drained(rows)
+
+            async def empty() -> bool:
+                return read("rows") == read("oldest_age_seconds") == 0.0
+
+            await eventually_async(empty)
+
     async def test_leaves_to_the_table_what_its_queue_cannot_hold(self, rows):
         published = Published()
         found = announcer(rows, published, queue_size_max=5)

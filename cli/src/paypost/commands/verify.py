@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
+import aiohttp
+import asyncpg
 import typer
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -22,6 +26,7 @@ from paypost.commands.terminal import (
 )
 from paypost.verify.autopay import Terms
 from paypost.verify.compare import Fault
+from paypost.verify.exposition import VerifyMetrics
 from paypost.verify.report import Places, Report, verify
 
 BOOKS = ("accepted", "held", "posted", "ledger", "journal", "told")
@@ -42,6 +47,16 @@ def verify_command(
     database_url: Annotated[
         str | None, typer.Option(help="Another PostgreSQL than the stack's own, as superuser.")
     ] = None,
+    metrics_file: Annotated[
+        Path | None, typer.Option(help="Also write what was found for node_exporter.")
+    ] = None,
+    serve: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="Go on for ever, and answer Prometheus here."),
+    ] = None,
+    every: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Between comparisons, with --serve.")
+    ] = 300.0,
     stack: StackName = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,14 +73,32 @@ def verify_command(
         database_url=database_url,
         terms=Terms(clock_ahead=timedelta(days=days_ahead)),
     )
+    metrics = VerifyMetrics()
+    if serve is not None:
+        metrics.serve(host="127.0.0.1", port=serve)
+        run(_for_ever(places=places, metrics=metrics, every_seconds=every))
     with err.status("Comparing the books …"):
         report = run(verify(places=places, wait_seconds=wait, expect_dead=expect_dead))
+    metrics.compared(report)
+    if metrics_file is not None:
+        metrics.write(path=metrics_file)
     if as_json:
         print_json(report.as_json())
     else:
         out.print(render(report=report))
     if not report.holds:
         raise DoesNotHoldError
+
+
+async def _for_ever(*, places: Places, metrics: VerifyMetrics, every_seconds: float) -> None:
+    while True:
+        try:
+            metrics.compared(await verify(places=places))
+        except (OSError, TimeoutError, asyncpg.PostgresError, aiohttp.ClientError) as error:
+            # What was found last stands and ages: an alert tells of its age.
+            metrics.failed()
+            err.print(f"the books could not be compared: {type(error).__name__}: {error}")
+        await asyncio.sleep(every_seconds)
 
 
 def render(*, report: Report) -> RenderableType:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.runtime.metrics import ServiceMetrics
+from shared.runtime.metrics import Backlog, Labelled, ServiceMetrics
 
 _LATENESS_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 72 * 3600)
 
@@ -15,53 +15,72 @@ class Metrics(ServiceMetrics):
     def __init__(self) -> None:
         super().__init__(prefix="autopay_scheduler")
         registry = self.registry
-        self._words = Counter(
-            "autopay_scheduler_words",
-            "Customers' words about autopay, by kind and what they made of the enrolment.",
-            ["kind", "outcome"],
-            registry=registry,
+        self._words = Labelled(
+            Counter(
+                "autopay_scheduler_words",
+                "Customers' words about autopay, by kind and what they made of the enrolment.",
+                ["kind", "outcome"],
+                registry=registry,
+            )
         )
-        self._stopped = Counter(
-            "autopay_scheduler_stopped_enrolments",
-            "Enrolments that were stopped, by reason.",
-            ["reason"],
-            registry=registry,
+        self._stopped = Labelled(
+            Counter(
+                "autopay_scheduler_stopped_enrolments",
+                "Enrolments that were stopped, by reason.",
+                ["reason"],
+                registry=registry,
+            )
         )
-        self._bills = Counter(
-            "autopay_scheduler_bills", "Bills stated by the CIS.", ["outcome"], registry=registry
+        self._bills = Labelled(
+            Counter(
+                "autopay_scheduler_bills",
+                "Bills stated by the CIS.",
+                ["outcome"],
+                registry=registry,
+            )
         )
-        self._postings = Counter(
-            "autopay_scheduler_postings",
-            "Postings counted, each once.",
-            ["outcome"],
-            registry=registry,
+        self._postings = Labelled(
+            Counter(
+                "autopay_scheduler_postings",
+                "Postings counted, each once.",
+                ["outcome"],
+                registry=registry,
+            )
         )
         self._planned = Counter(
             "autopay_scheduler_planned_accounts", "Accounts planned.", registry=registry
         )
-        self._charges = Counter(
-            "autopay_scheduler_charges",
-            "Charges by the status they came to, with its reason. `missed` is an alarm.",
-            ["status", "reason"],
-            registry=registry,
+        self._charges = Labelled(
+            Counter(
+                "autopay_scheduler_charges",
+                "Charges by the status they came to, with its reason. `missed` is an alarm.",
+                ["status", "reason"],
+                registry=registry,
+            )
         )
-        self._notices_asked = Counter(
-            "autopay_scheduler_announcements",
-            "Advance notices asked for, first ones and new ones after a rise.",
-            ["kind"],
-            registry=registry,
+        self._notices_asked = Labelled(
+            Counter(
+                "autopay_scheduler_announcements",
+                "Advance notices asked for, first ones and new ones after a rise.",
+                ["kind"],
+                registry=registry,
+            )
         )
-        self._noticed = Counter(
-            "autopay_scheduler_notices",
-            "What became of telling customers of charges.",
-            ["outcome"],
-            registry=registry,
+        self._noticed = Labelled(
+            Counter(
+                "autopay_scheduler_notices",
+                "What became of telling customers of charges.",
+                ["outcome"],
+                registry=registry,
+            )
         )
-        self._requested = Counter(
-            "autopay_scheduler_requests",
-            "Charges asked for, by attempt.",
-            ["attempt"],
-            registry=registry,
+        self._requested = Labelled(
+            Counter(
+                "autopay_scheduler_requests",
+                "Charges asked for, by attempt.",
+                ["attempt"],
+                registry=registry,
+            )
         )
         self._lateness = Histogram(
             "autopay_scheduler_request_lateness_seconds",
@@ -69,71 +88,90 @@ class Metrics(ServiceMetrics):
             buckets=_LATENESS_SECONDS,
             registry=registry,
         )
-        self._restated = Counter(
-            "autopay_scheduler_restated",
-            "Requests and announcements stated again, since nobody had answered.",
-            ["what"],
-            registry=registry,
+        self._restated = Labelled(
+            Counter(
+                "autopay_scheduler_restated",
+                "Requests and announcements stated again, since nobody had answered.",
+                ["what"],
+                registry=registry,
+            )
         )
-        self._undecidable = Counter(
-            "autopay_scheduler_undecidable",
-            "Plans, notices and requests put off by an hour since a defect kept them from being"
-            " decided. Each is an alarm.",
-            ["what"],
-            registry=registry,
+        self._undecidable = Labelled(
+            Counter(
+                "autopay_scheduler_undecidable",
+                "Plans, notices and requests put off by an hour since a defect kept them from being"
+                " decided. Each is an alarm.",
+                ["what"],
+                registry=registry,
+            )
         )
-        self._declines = Counter(
-            "autopay_scheduler_declines",
-            "Declines by category and what follows.",
-            ["category", "next_step"],
-            registry=registry,
+        self._declines = Labelled(
+            Counter(
+                "autopay_scheduler_declines",
+                "Declines by category and what follows.",
+                ["category", "next_step"],
+                registry=registry,
+            )
         )
-        self._expiring = Counter(
-            "autopay_scheduler_expiry_warnings",
-            "Warnings that a card expires.",
-            ["days"],
-            registry=registry,
+        self._expiring = Labelled(
+            Counter(
+                "autopay_scheduler_expiry_warnings",
+                "Warnings that a card expires.",
+                ["days"],
+                registry=registry,
+            )
         )
-        self._methods = Counter(
-            "autopay_scheduler_method_news",
-            "What processors said of payment methods.",
-            ["outcome"],
-            registry=registry,
+        self._methods = Labelled(
+            Counter(
+                "autopay_scheduler_method_news",
+                "What processors said of payment methods.",
+                ["outcome"],
+                registry=registry,
+            )
         )
         self._paused = Gauge(
             "autopay_scheduler_paused",
             "1 while an operator has paused all requests.",
             registry=registry,
         )
-        self._backlog = Gauge(
-            "autopay_scheduler_backlog",
-            "What jobs have to do now, by kind (counted up to 10000).",
-            ["kind"],
-            registry=registry,
+        self._backlog = Backlog(
+            count=Gauge(
+                "autopay_scheduler_backlog",
+                "What jobs have to do now, by kind (counted up to 10000).",
+                ["kind"],
+                registry=registry,
+            ),
+            age=Gauge(
+                "autopay_scheduler_backlog_oldest_age_seconds",
+                "How long the oldest of it has been due.",
+                ["kind"],
+                registry=registry,
+            ),
         )
-        self._backlog_age = Gauge(
-            "autopay_scheduler_backlog_oldest_age_seconds",
-            "How long the oldest of it has been due.",
-            ["kind"],
-            registry=registry,
+        self._imported = Labelled(
+            Counter(
+                "autopay_scheduler_imported_lines",
+                "Lines of the old portal's files, by what became of them.",
+                ["kind", "outcome"],
+                registry=registry,
+            )
         )
-        self._imported = Counter(
-            "autopay_scheduler_imported_lines",
-            "Lines of the old portal's files, by what became of them.",
-            ["kind", "outcome"],
-            registry=registry,
+        self._moved = Labelled(
+            Counter(
+                "autopay_scheduler_move_events",
+                "The move from the old portal: imported, invited, reminded, enrolled, declined,"
+                " past.",
+                ["event"],
+                registry=registry,
+            )
         )
-        self._moved = Counter(
-            "autopay_scheduler_move_events",
-            "The move from the old portal: imported, invited, reminded, enrolled, declined, past.",
-            ["event"],
-            registry=registry,
-        )
-        self._reenrolments = Gauge(
-            "autopay_scheduler_reenrolments",
-            "Imported enrolments by status.",
-            ["status"],
-            registry=registry,
+        self._reenrolments = Labelled(
+            Gauge(
+                "autopay_scheduler_reenrolments",
+                "Imported enrolments by status.",
+                ["status"],
+                registry=registry,
+            )
         )
         self._without_email = Gauge(
             "autopay_scheduler_reenrolments_without_email",
@@ -190,9 +228,8 @@ class Metrics(ServiceMetrics):
         self._paused.set(1 if is_paused else 0)
 
     def backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
-        for kind, count, age_seconds in found:
-            self._backlog.labels(kind).set(count)
-            self._backlog_age.labels(kind).set(age_seconds)
+        self._backlog.set(found)
+        self.measured("charges")
 
     def reenrolment_imported(self, *, kind: str, outcome: str, lines: int) -> None:
         self._imported.labels(kind, outcome).inc(lines)

@@ -112,9 +112,17 @@ def build_app(
         metrics=metrics,
         call_seconds_max=settings.cis_timeout_seconds,
     )
+    spans = backbone.spans
     lanes: Lanes[Attempt] = Lanes(
         lane_of=lambda attempt: attempt.posting.account_id,
-        act=attempting,
+        act=spans.act(
+            attempting,
+            name="post to the CIS",
+            kind="CLIENT",
+            traceparent_of=lambda attempt: attempt.posting.traceparent,
+        )
+        if spans
+        else attempting,
         give_up=lambda attempts: postings.release(attempts, now=clock()),
         limit=limit,
         batch_size_max=settings.cis_batch_size,

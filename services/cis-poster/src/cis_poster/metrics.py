@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.runtime.metrics import ServiceMetrics
-
-_LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+from cis_poster.domain import Kind, Status
+from shared.runtime.metrics import (
+    BATCH_SIZES,
+    LATENCY_SECONDS,
+    Backlog,
+    Labelled,
+    ServiceMetrics,
+    TracedHistogram,
+)
 
 
 class Metrics(ServiceMetrics):
@@ -14,50 +20,63 @@ class Metrics(ServiceMetrics):
 
     def __init__(self) -> None:
         super().__init__(prefix="cis_poster")
-        self._taken = Counter(
-            "cis_poster_taken", "Postings taken, new or known.", ["outcome"], registry=self.registry
+        self._taken = Labelled(
+            Counter(
+                "cis_poster_taken",
+                "Postings taken, new or known.",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
-        self._postings = Counter(
-            "cis_poster_postings",
-            "Attempts by what became of the posting.",
-            ["kind", "outcome"],
-            registry=self.registry,
+        self._postings = Labelled(
+            Counter(
+                "cis_poster_postings",
+                "Attempts by what became of the posting.",
+                ["kind", "outcome"],
+                registry=self.registry,
+            )
         )
-        self._calls = Histogram(
-            "cis_poster_cis_call_seconds",
-            "Calls to the CIS.",
-            ["operation", "outcome"],
-            buckets=_LATENCY_SECONDS,
-            registry=self.registry,
+        self._calls = Labelled(
+            Histogram(
+                "cis_poster_cis_call_seconds",
+                "Calls to the CIS.",
+                ["operation", "outcome"],
+                buckets=LATENCY_SECONDS,
+                registry=self.registry,
+            )
         )
         self._batch = Histogram(
             "cis_poster_cis_batch_size",
             "Postings in one call to the CIS.",
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            buckets=BATCH_SIZES,
             registry=self.registry,
         )
-        self._posted_after = Histogram(
-            "cis_poster_accepted_to_posted_seconds",
-            "From acceptance by payment-intake to the CIS's acknowledgement.",
-            buckets=_LATENCY_SECONDS,
-            registry=self.registry,
+        self._posted_after = TracedHistogram(
+            Histogram(
+                "cis_poster_accepted_to_posted_seconds",
+                "From acceptance by payment-intake to the CIS's acknowledgement.",
+                buckets=LATENCY_SECONDS,
+                registry=self.registry,
+            )
         )
         self._conflicts = Counter(
             "cis_poster_amount_conflicts",
             "The CIS held one of our keys with other content. Any increase is an alarm.",
             registry=self.registry,
         )
-        self._backlog = Gauge(
-            "cis_poster_backlog_postings",
-            "Postings that are not settled, by status.",
-            ["status"],
-            registry=self.registry,
-        )
-        self._backlog_age = Gauge(
-            "cis_poster_backlog_oldest_age_seconds",
-            "Age of the oldest posting that is not settled, by status.",
-            ["status"],
-            registry=self.registry,
+        self._backlog = Backlog(
+            count=Gauge(
+                "cis_poster_backlog_postings",
+                "Postings that are not settled, by status (counted up to 10000).",
+                ["status"],
+                registry=self.registry,
+            ),
+            age=Gauge(
+                "cis_poster_backlog_oldest_age_seconds",
+                "Age of the oldest posting that is not settled, by status.",
+                ["status"],
+                registry=self.registry,
+            ),
         )
         self.breaker_open = Gauge(
             "cis_poster_breaker_open",
@@ -71,6 +90,9 @@ class Metrics(ServiceMetrics):
         )
         self.held = Gauge("cis_poster_held_postings", "Postings in memory.", registry=self.registry)
 
+        self._taken.expect(("new", "duplicate"))
+        self._postings.expect(Kind, (Status.POSTED, Status.SUSPENDED, Status.CONFLICTED))
+
     def taken(self, *, inserted: int, duplicates: int) -> None:
         self._taken.labels("new").inc(inserted)
         self._taken.labels("duplicate").inc(duplicates)
@@ -82,13 +104,12 @@ class Metrics(ServiceMetrics):
         self._calls.labels(operation, outcome).observe(seconds)
         self._batch.observe(size)
 
-    def posted_after(self, seconds: float) -> None:
-        self._posted_after.observe(seconds)
+    def posted_after(self, seconds: float, *, traceparent: str | None) -> None:
+        self._posted_after.observe(seconds, traceparent=traceparent)
 
     def conflict(self) -> None:
         self._conflicts.inc()
 
     def backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
-        for status, count, age_seconds in found:
-            self._backlog.labels(status).set(count)
-            self._backlog_age.labels(status).set(age_seconds)
+        self._backlog.set(found)
+        self.measured("postings")

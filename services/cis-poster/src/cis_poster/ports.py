@@ -34,6 +34,8 @@ class Taken:
     """New and free to be sent now, in order."""
     inserted: int
     duplicates: int
+    suspended: Sequence[Posting]
+    """Payments that name no account: nothing was sent of them."""
     rows: Sequence[OutboxRow]
     """Committed facts: outcomes stated again, and what was suspended at once."""
 

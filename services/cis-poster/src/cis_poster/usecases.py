@@ -40,7 +40,7 @@ class PosterMetrics(Protocol):
     def taken(self, *, inserted: int, duplicates: int) -> None: ...
     def settled(self, *, kind: str, status: str) -> None: ...
     def called(self, *, operation: str, outcome: str, seconds: float, size: int) -> None: ...
-    def posted_after(self, seconds: float) -> None: ...
+    def posted_after(self, seconds: float, *, traceparent: str | None) -> None: ...
     def conflict(self) -> None: ...
 
 
@@ -77,6 +77,8 @@ class PostPayments:
         )
         repeated = len(batch) - len(once)
         self.metrics.taken(inserted=taken.inserted, duplicates=taken.duplicates + repeated)
+        for posting in taken.suspended:
+            self.metrics.settled(kind=posting.kind, status=Status.SUSPENDED)
         self.announce.offer(taken.rows)
         await self.lanes.put(taken.attempts, ticket=ticket)
 
@@ -212,7 +214,8 @@ class Attempting:
         posting = settlement.attempt.posting
         self.metrics.settled(kind=posting.kind, status=settlement.status)
         if settlement.status is Status.POSTED:
-            self.metrics.posted_after((settlement.at - posting.accepted_at).total_seconds())
+            seconds = (settlement.at - posting.accepted_at).total_seconds()
+            self.metrics.posted_after(seconds, traceparent=posting.traceparent)
             return
         if settlement.status is Status.CONFLICTED:
             self.metrics.conflict()

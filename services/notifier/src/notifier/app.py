@@ -100,9 +100,17 @@ def build_app(
         attempts_max=settings.attempts_max,
         call_seconds_max=settings.send_seconds_max,
     )
+    spans = backbone.spans
     lanes: Lanes[Attempt] = Lanes(
         lane_of=lambda attempt: attempt.notification.account_id,
-        act=sending,
+        act=spans.act(
+            sending,
+            name="mail the customer",
+            kind="CLIENT",
+            traceparent_of=lambda attempt: attempt.notification.traceparent,
+        )
+        if spans
+        else sending,
         give_up=lambda attempts: notifications.release(attempts, now=clock()),
         limit=FixedLimit(calls=settings.smtp_connections_max),
         batch_size_max=settings.send_batch_size,

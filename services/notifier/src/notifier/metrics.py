@@ -4,9 +4,15 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.runtime.metrics import ServiceMetrics
-
-_LATENCY_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+from notifier.domain import Kind, Status
+from shared.runtime.metrics import (
+    BATCH_SIZES,
+    LATENCY_SECONDS,
+    Backlog,
+    Labelled,
+    ServiceMetrics,
+    TracedHistogram,
+)
 
 
 class Metrics(ServiceMetrics):
@@ -14,64 +20,76 @@ class Metrics(ServiceMetrics):
 
     def __init__(self) -> None:
         super().__init__(prefix="notifier")
-        self._taken = Counter(
-            "notifier_taken",
-            "Notifications taken, new or known.",
-            ["outcome"],
-            registry=self.registry,
+        self._taken = Labelled(
+            Counter(
+                "notifier_taken",
+                "Notifications taken, new or known.",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
-        self._notifications = Counter(
-            "notifier_notifications",
-            "Attempts and skips by what became of the notification.",
-            ["kind", "outcome"],
-            registry=self.registry,
+        self._notifications = Labelled(
+            Counter(
+                "notifier_notifications",
+                "Attempts and skips by what became of the notification.",
+                ["kind", "outcome"],
+                registry=self.registry,
+            )
         )
         self._repeats = Counter(
             "notifier_repeats",
             "Mails sent again under the same Message-ID, since they may have been sent before.",
             registry=self.registry,
         )
-        self._confirmed_after = Histogram(
-            "notifier_accepted_to_confirmed_seconds",
-            "From acceptance by payment-intake to the mail server's taking the confirmation.",
-            buckets=_LATENCY_SECONDS,
-            registry=self.registry,
+        self._confirmed_after = TracedHistogram(
+            Histogram(
+                "notifier_accepted_to_confirmed_seconds",
+                "From acceptance by payment-intake to the mail server's taking the confirmation.",
+                buckets=LATENCY_SECONDS,
+                registry=self.registry,
+            )
         )
-        self._contacts = Counter(
-            "notifier_contacts",
-            "Contacts stated by the portal.",
-            ["outcome"],
-            registry=self.registry,
+        self._contacts = Labelled(
+            Counter(
+                "notifier_contacts",
+                "Contacts stated by the portal.",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
         self._mail = Histogram(
             "notifier_smtp_call_seconds",
             "Calls to the mail server, each with a batch of mails.",
-            buckets=_LATENCY_SECONDS,
+            buckets=LATENCY_SECONDS,
             registry=self.registry,
         )
         self._batch = Histogram(
             "notifier_smtp_batch_size",
             "Mails in one call to the mail server.",
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            buckets=BATCH_SIZES,
             registry=self.registry,
         )
-        self._connections = Counter(
-            "notifier_smtp_connections",
-            "Connections to the mail server, by what came of opening them.",
-            ["outcome"],
-            registry=self.registry,
+        self._connections = Labelled(
+            Counter(
+                "notifier_smtp_connections",
+                "Connections to the mail server, by what came of opening them.",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
-        self._backlog = Gauge(
-            "notifier_backlog_notifications",
-            "Notifications that are not settled, by status.",
-            ["status"],
-            registry=self.registry,
-        )
-        self._backlog_age = Gauge(
-            "notifier_backlog_oldest_age_seconds",
-            "Age of the oldest notification that is not settled, by status.",
-            ["status"],
-            registry=self.registry,
+        self._backlog = Backlog(
+            count=Gauge(
+                "notifier_backlog_notifications",
+                "Notifications that are not settled, by status (counted up to 10000).",
+                ["status"],
+                registry=self.registry,
+            ),
+            age=Gauge(
+                "notifier_backlog_oldest_age_seconds",
+                "Age of the oldest notification that is not settled, by status.",
+                ["status"],
+                registry=self.registry,
+            ),
         )
         self.breaker_open = Gauge(
             "notifier_breaker_open",
@@ -81,6 +99,10 @@ class Metrics(ServiceMetrics):
         self.held = Gauge(
             "notifier_held_notifications", "Notifications in memory.", registry=self.registry
         )
+
+        self._taken.expect(("new", "duplicate"))
+        self._notifications.expect(Kind, (Status.SENT, Status.FAILED, Status.SKIPPED))
+        self._contacts.expect(("kept", "outdated"))
 
     def taken(self, *, inserted: int, duplicates: int) -> None:
         self._taken.labels("new").inc(inserted)
@@ -92,8 +114,8 @@ class Metrics(ServiceMetrics):
     def repeated(self, count: int) -> None:
         self._repeats.inc(count)
 
-    def confirmed_after(self, seconds: float) -> None:
-        self._confirmed_after.observe(seconds)
+    def confirmed_after(self, seconds: float, *, traceparent: str | None) -> None:
+        self._confirmed_after.observe(seconds, traceparent=traceparent)
 
     def contacts(self, *, kept: int, outdated: int) -> None:
         self._contacts.labels("kept").inc(kept)
@@ -107,6 +129,5 @@ class Metrics(ServiceMetrics):
         self._connections.labels(outcome).inc()
 
     def backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
-        for status, count, age_seconds in found:
-            self._backlog.labels(status).set(count)
-            self._backlog_age.labels(status).set(age_seconds)
+        self._backlog.set(found)
+        self.measured("notifications")

@@ -122,8 +122,16 @@ def build_app(
             lambda: take_events(events), patience_seconds=settings.take_patience_seconds
         )
 
+    spans = backbone.spans
     taker: MicroBatcher[Incoming, Outcome] = MicroBatcher(
-        flush=take_batch,
+        flush=spans.act(
+            take_batch,
+            name="keep events",
+            kind="INTERNAL",
+            traceparent_of=lambda event: event.traceparent,
+        )
+        if spans
+        else take_batch,
         batch_size_max=settings.take_batch_size_max,
         queue_size_max=settings.take_queue_size_max,
     )
@@ -206,7 +214,7 @@ def build_app(
         name=GROUP_ID,
         doors=(
             HttpServer(
-                app=ingress,
+                app=spans.door(ingress) if spans else ingress,
                 host=settings.http_host,
                 port=settings.http_port,
                 drain_seconds=settings.drain_seconds,

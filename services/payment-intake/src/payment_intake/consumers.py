@@ -148,6 +148,7 @@ def to_heard(received: Received) -> Heard | None:
                 status=MovementStatus.POSTED,
                 cis_reference=fact.cis_reference,
                 balance_after_cents=fact.balance_after_cents,
+                traceparent=received.traceparent,
             )
         case PostingSuspended():
             return Heard(
@@ -196,4 +197,5 @@ def to_told(received: Received) -> Told | None:
         kind=kind,
         at=at,
         outcome=fact.TYPE.removeprefix("notification."),
+        traceparent=received.traceparent,
     )

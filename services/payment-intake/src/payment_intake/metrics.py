@@ -4,9 +4,27 @@ from collections.abc import Sequence
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.runtime.metrics import ServiceMetrics
+from payment_intake.domain import MovementKind
+from payment_intake.domain.charges import ChargeStatus
+from payment_intake.ports import Outcome
+from shared.runtime.metrics import (
+    BATCH_SIZES,
+    LATENCY_SECONDS,
+    Backlog,
+    Labelled,
+    ServiceMetrics,
+    TracedHistogram,
+)
 
-_SLI_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600)
+SENDERS = ("stripe", "standard", "portal")
+CONFLICTS = (
+    "event_body",
+    "charge_request",
+    "payment_amount",
+    "payment_currency",
+    "two_payments",
+    "reversed_more_than_paid",
+)
 
 
 class Metrics(ServiceMetrics):
@@ -18,66 +36,84 @@ class Metrics(ServiceMetrics):
 
     def __init__(self) -> None:
         super().__init__(prefix="payment_intake")
-        self._requests = Counter(
-            "payment_intake_webhook_requests",
-            "Requests at the webhook doors, by door and HTTP status.",
-            ["door", "status"],
-            registry=self.registry,
+        self._requests = Labelled(
+            Counter(
+                "payment_intake_webhook_requests",
+                "Requests at the webhook doors, by door and HTTP status.",
+                ["door", "status"],
+                registry=self.registry,
+            )
         )
-        self._answered = Histogram(
-            "payment_intake_webhook_answer_seconds",
-            "From the request to its answer, commit included.",
-            ["door"],
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-            registry=self.registry,
+        self._answered = Labelled(
+            Histogram(
+                "payment_intake_webhook_answer_seconds",
+                "From the request to its answer, commit included, by the class of its HTTP status.",
+                ["door", "status_class"],
+                buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+                registry=self.registry,
+            )
         )
-        self._refused = Counter(
-            "payment_intake_refused_requests",
-            "Requests refused at the door, by reason.",
-            ["door", "reason"],
-            registry=self.registry,
+        self._refused = Labelled(
+            Counter(
+                "payment_intake_refused_requests",
+                "Requests refused at the door, by reason.",
+                ["door", "reason"],
+                registry=self.registry,
+            )
         )
-        self._events = Counter(
-            "payment_intake_events",
-            "Events taken, by source and what became of them.",
-            ["source", "outcome"],
-            registry=self.registry,
+        self._events = Labelled(
+            Counter(
+                "payment_intake_events",
+                "Events taken, by source and what became of them.",
+                ["source", "outcome"],
+                registry=self.registry,
+            )
         )
-        self._movements = Counter(
-            "payment_intake_movements",
-            "Money movements and declines announced.",
-            ["kind"],
-            registry=self.registry,
+        self._movements = Labelled(
+            Counter(
+                "payment_intake_movements",
+                "Money movements and declines announced.",
+                ["kind"],
+                registry=self.registry,
+            )
         )
-        self._conflicts = Counter(
-            "payment_intake_conflicts",
-            "Statements that contradict one another. Any increase is an alarm.",
-            ["kind"],
-            registry=self.registry,
+        self._conflicts = Labelled(
+            Counter(
+                "payment_intake_conflicts",
+                "Statements that contradict one another. Any increase is an alarm.",
+                ["kind"],
+                registry=self.registry,
+            )
         )
-        self._masked = Counter(
-            "payment_intake_masked_card_numbers",
-            "Card numbers masked before anything was kept. Any increase is an alarm.",
-            ["source"],
-            registry=self.registry,
+        self._masked = Labelled(
+            Counter(
+                "payment_intake_masked_card_numbers",
+                "Card numbers masked before anything was kept. Any increase is an alarm.",
+                ["source"],
+                registry=self.registry,
+            )
         )
         self._batch = Histogram(
             "payment_intake_take_batch_size",
             "Events committed in one transaction.",
-            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+            buckets=BATCH_SIZES,
             registry=self.registry,
         )
-        self._posted_after = Histogram(
-            "payment_intake_accepted_to_posted_seconds",
-            "From acceptance to the CIS's acknowledgement.",
-            buckets=_SLI_SECONDS,
-            registry=self.registry,
+        self._posted_after = TracedHistogram(
+            Histogram(
+                "payment_intake_accepted_to_posted_seconds",
+                "From acceptance to the CIS's acknowledgement.",
+                buckets=LATENCY_SECONDS,
+                registry=self.registry,
+            )
         )
-        self._confirmed_after = Histogram(
-            "payment_intake_accepted_to_confirmed_seconds",
-            "From acceptance until the customer is known to have been told.",
-            buckets=_SLI_SECONDS,
-            registry=self.registry,
+        self._confirmed_after = TracedHistogram(
+            Histogram(
+                "payment_intake_accepted_to_confirmed_seconds",
+                "From acceptance until the customer is known to have been told.",
+                buckets=LATENCY_SECONDS,
+                registry=self.registry,
+            )
         )
         self._announced_again = Counter(
             "payment_intake_announced_again",
@@ -89,61 +125,75 @@ class Metrics(ServiceMetrics):
             "Payments that passed the city's limit before they were posted.",
             registry=self.registry,
         )
-        self._backlog = Gauge(
-            "payment_intake_unfinished_movements",
-            "Chains that have not ended, by status.",
-            ["status"],
-            registry=self.registry,
-        )
-        self._backlog_age = Gauge(
-            "payment_intake_unfinished_oldest_age_seconds",
-            "Age of the oldest chain that has not ended, by status.",
-            ["status"],
-            registry=self.registry,
+        self._backlog = Backlog(
+            count=Gauge(
+                "payment_intake_unfinished_movements",
+                "Chains that have not ended, by status (counted up to 10000).",
+                ["status"],
+                registry=self.registry,
+            ),
+            age=Gauge(
+                "payment_intake_unfinished_oldest_age_seconds",
+                "Age of the oldest chain that has not ended, by status.",
+                ["status"],
+                registry=self.registry,
+            ),
         )
 
-        self._charges_heeded = Counter(
-            "payment_intake_charge_requests",
-            "Requests and cancellations of autopay taken, by what became of them.",
-            ["kind", "outcome"],
-            registry=self.registry,
+        self._charges_heeded = Labelled(
+            Counter(
+                "payment_intake_charge_requests",
+                "Requests and cancellations of autopay taken, by what became of them.",
+                ["kind", "outcome"],
+                registry=self.registry,
+            )
         )
-        self._charges_settled = Counter(
-            "payment_intake_charges",
-            "Charges by the status that a call, or its absence, has brought them to.",
-            ["status"],
-            registry=self.registry,
+        self._charges_settled = Labelled(
+            Counter(
+                "payment_intake_charges",
+                "Charges by the status that a call, or its absence, has brought them to.",
+                ["status"],
+                registry=self.registry,
+            )
         )
-        self._charge_calls = Histogram(
-            "payment_intake_charge_call_seconds",
-            "Calls of the processor, by what was asked and what it said.",
-            ["operation", "outcome"],
-            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30),
-            registry=self.registry,
+        self._charge_calls = Labelled(
+            Histogram(
+                "payment_intake_charge_call_seconds",
+                "Calls of the processor, by what was asked and what it said.",
+                ["operation", "outcome"],
+                buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30),
+                registry=self.registry,
+            )
         )
-        self._charges_resolved = Counter(
-            "payment_intake_unknown_charges_resolved",
-            "Charges of unknown outcome that the processor was asked about, by its answer.",
-            ["outcome"],
-            registry=self.registry,
+        self._charges_resolved = Labelled(
+            Counter(
+                "payment_intake_unknown_charges_resolved",
+                "Charges of unknown outcome that the processor was asked about, by its answer.",
+                ["outcome"],
+                registry=self.registry,
+            )
         )
-        self._charge_trouble = Counter(
-            "payment_intake_charge_trouble",
-            "Calls refused for our key, our rights or our request. Any increase is an alarm.",
-            ["reason"],
-            registry=self.registry,
+        self._charge_trouble = Labelled(
+            Counter(
+                "payment_intake_charge_trouble",
+                "Calls refused for our key, our rights or our request. Any increase is an alarm.",
+                ["reason"],
+                registry=self.registry,
+            )
         )
-        self._charge_backlog = Gauge(
-            "payment_intake_unsettled_charges",
-            "Charges that are not settled, by status (counted up to 10000).",
-            ["status"],
-            registry=self.registry,
-        )
-        self._charge_backlog_age = Gauge(
-            "payment_intake_unsettled_charges_oldest_age_seconds",
-            "Age of the oldest charge that is not settled, by status.",
-            ["status"],
-            registry=self.registry,
+        self._charge_backlog = Backlog(
+            count=Gauge(
+                "payment_intake_unsettled_charges",
+                "Charges that are not settled, by status (counted up to 10000).",
+                ["status"],
+                registry=self.registry,
+            ),
+            age=Gauge(
+                "payment_intake_unsettled_charges_oldest_age_seconds",
+                "Age of the oldest charge that is not settled, by status.",
+                ["status"],
+                registry=self.registry,
+            ),
         )
         self.charges_paused = Gauge(
             "payment_intake_charges_paused",
@@ -161,9 +211,15 @@ class Metrics(ServiceMetrics):
             registry=self.registry,
         )
 
+        self._movements.expect(MovementKind)
+        self._conflicts.expect(CONFLICTS)
+        self._events.expect(SENDERS, Outcome)
+        self._masked.expect(("stripe", "portal"))
+        self._charges_settled.expect(ChargeStatus)
+
     def answered(self, *, door: str, status: int, seconds: float) -> None:
         self._requests.labels(door, str(status)).inc()
-        self._answered.labels(door).observe(seconds)
+        self._answered.labels(door, f"{status // 100}xx").observe(seconds)
 
     def refused(self, *, door: str, reason: str) -> None:
         self._refused.labels(door, reason).inc()
@@ -183,11 +239,11 @@ class Metrics(ServiceMetrics):
     def batch(self, size: int) -> None:
         self._batch.observe(size)
 
-    def posted_after(self, seconds: float) -> None:
-        self._posted_after.observe(seconds)
+    def posted_after(self, seconds: float, *, traceparent: str | None) -> None:
+        self._posted_after.observe(seconds, traceparent=traceparent)
 
-    def confirmed_after(self, seconds: float) -> None:
-        self._confirmed_after.observe(seconds)
+    def confirmed_after(self, seconds: float, *, traceparent: str | None) -> None:
+        self._confirmed_after.observe(seconds, traceparent=traceparent)
 
     def announced_again(self, count: int) -> None:
         self._announced_again.inc(count)
@@ -196,9 +252,8 @@ class Metrics(ServiceMetrics):
         self._delayed.inc(count)
 
     def backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
-        for status, count, age_seconds in found:
-            self._backlog.labels(status).set(count)
-            self._backlog_age.labels(status).set(age_seconds)
+        self._backlog.set(found)
+        self.measured("movements")
 
     def heeded(self, *, kind: str, outcome: str, count: int) -> None:
         self._charges_heeded.labels(kind, outcome).inc(count)
@@ -216,9 +271,8 @@ class Metrics(ServiceMetrics):
         self._charge_trouble.labels(reason).inc()
 
     def charge_backlog(self, found: Sequence[tuple[str, int, float]]) -> None:
-        for status, count, age_seconds in found:
-            self._charge_backlog.labels(status).set(count)
-            self._charge_backlog_age.labels(status).set(age_seconds)
+        self._charge_backlog.set(found)
+        self.measured("charges")
 
 
 def _sender(source: str) -> str:

@@ -110,6 +110,7 @@ class Heard:
     reason: str | None = None
     cis_reference: str | None = None
     balance_after_cents: int | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +122,7 @@ class Told:
     kind: MovementKind
     at: datetime
     outcome: str
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

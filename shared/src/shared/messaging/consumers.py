@@ -1,11 +1,12 @@
 """The consumers of a service as one door: started when Kafka is there, watched while they run."""
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -121,6 +122,15 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             raise
 
 
+MEASURE_INTERVAL_SECONDS = 5.0
+
+
+class ConsumerMetrics(Protocol):
+    """What is told of how far the streams have been read."""
+
+    def consuming(self, *, stream: str, lag_records: int | None, fetched_at: float) -> None: ...
+
+
 def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
     """Return FastStream's broker for consuming only: publishing is the announcer's."""
     broker = KafkaBroker(
@@ -176,21 +186,34 @@ class Consumers:
     A service whose other doors can do their work without Kafka is not to wait for it.
     """
 
-    def __init__(self, *, broker: KafkaBroker, progress: ConsumerProgress, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        broker: KafkaBroker,
+        progress: ConsumerProgress,
+        clock: Clock,
+        metrics: ConsumerMetrics,
+    ) -> None:
         self._broker = broker
         self._progress = progress
         self._clock = clock
+        self._metrics = metrics
+        self._opened_at = time.time()
         self._starting: asyncio.Task[None] | None = None
+        self._measuring: asyncio.Task[None] | None = None
         self._started = False
         self._waiting_since: dict[str, tuple[int, datetime]] = {}
 
     async def start(self) -> None:
+        self._opened_at = time.time()
         self._starting = asyncio.create_task(self._start())
+        self._measuring = asyncio.create_task(self._measure())
 
     async def stop(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+        tasks = [task for task in (self._starting, self._measuring) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._broker.stop()
 
     async def check_live(self) -> str | None:
@@ -244,6 +267,55 @@ class Consumers:
                 await self._broker.stop()
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, 5.0)
+
+    async def measure_once(self) -> None:
+        """Tell how far each stream has been read, by what Kafka last said of it."""
+        for subscriber in self._subscribers():
+            for stream in subscriber.topic_names:
+                lag, fetched_at = await _progress_of(
+                    subscriber, self._opened_at, is_busy=self._progress.is_busy(stream=stream)
+                )
+                self._metrics.consuming(stream=stream, lag_records=lag, fetched_at=fetched_at)
+
+    async def _measure(self) -> None:
+        while True:
+            try:
+                await self.measure_once()
+            except Exception as error:
+                # Consuming goes on without being measured; the age of the last fetch then grows.
+                _log.warning("consumers.not_measured", error=repr(error))
+            await asyncio.sleep(MEASURE_INTERVAL_SECONDS)
+
+
+async def _progress_of(
+    subscriber: LogicSubscriber[Any], opened_at: float, *, is_busy: bool
+) -> tuple[int | None, float]:
+    """Return how many records wait, if known, and when all partitions were last answered for."""
+    consumer = subscriber.consumer
+    if consumer is None:
+        return None, opened_at
+    lag: int | None = None
+    heard: list[float] = []
+    is_unheard = False
+    for partition in consumer.assignment():
+        end = consumer.highwater(partition)
+        polled_ms = consumer.last_poll_timestamp(partition)
+        if end is None or polled_ms is None:
+            is_unheard = True
+            continue
+        try:
+            async with asyncio.timeout(1):
+                waiting = max(0, end - await consumer.position(partition))
+        except (KafkaError, TimeoutError):
+            continue
+        lag = (lag or 0) + waiting
+        # While a batch is in hand, and of what waits here already, nothing is asked: that is not
+        # Kafka's silence.
+        heard.append(time.time() if waiting or is_busy else polled_ms / 1000)
+    if heard:
+        return lag, min(heard)
+    # A member without partitions, a spare one, has nothing to hear of.
+    return lag, opened_at if is_unheard else time.time()
 
 
 async def _has_waiting(subscriber: LogicSubscriber[Any]) -> bool:

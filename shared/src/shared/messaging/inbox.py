@@ -5,6 +5,7 @@ database or kept on the dead-letter stream with its reason. One bad record never
 takes down, the others of its batch, and nothing is retried without a pause.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +28,7 @@ from shared.contracts.wire import (
 )
 from shared.errors import TransientError
 from shared.outbox.announcer import Publisher
+from shared.runtime.spans import Spans
 from shared.work.patience import patiently
 
 _log = structlog.get_logger(__name__)
@@ -50,6 +52,7 @@ class InboxMetrics(Protocol):
     def consumed(self, *, stream: str, count: int) -> None: ...
     def ignored(self, *, stream: str) -> None: ...
     def dead_lettered(self, *, stream: str, reason: str) -> None: ...
+    def batch_taken(self, *, stream: str, seconds: float) -> None: ...
 
 
 class ConsumerProgress:
@@ -176,12 +179,14 @@ class Inbox:
         clock: Clock,
         metrics: InboxMetrics,
         patience_seconds: float = PATIENCE_SECONDS,
+        spans: Spans | None = None,
     ) -> None:
         self._consumer = consumer
         self._dead_letters = dead_letters
         self._clock = clock
         self._metrics = metrics
         self._patience_seconds = patience_seconds
+        self._spans = spans
         self.progress = ConsumerProgress()
 
     async def deliver(
@@ -198,13 +203,15 @@ class Inbox:
         """
         records: tuple[ConsumerRecord[Any, Any], ...] = message.raw_message
         stream = records[0].topic
+        started = time.perf_counter()
         self.progress.begun(stream=stream, at=self._clock())
         try:
             concerned = [each for each in records if not _passes(each, passes_by)]
             readable = await self._read(concerned)
             if readable:
-                await self._handle(readable, handle)
+                await self._handle_traced(readable, handle, stream)
             self._metrics.consumed(stream=stream, count=len(records))
+            self._metrics.batch_taken(stream=stream, seconds=time.perf_counter() - started)
         finally:
             self.progress.ended(stream=stream)
 
@@ -223,6 +230,25 @@ class Inbox:
             else:
                 readable.append((record, received))
         return readable
+
+    async def _handle_traced(
+        self,
+        batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]],
+        handle: Handler,
+        stream: str,
+    ) -> None:
+        if self._spans is None:
+            await self._handle(batch, handle)
+            return
+        started_ns = time.time_ns()
+        await self._handle(batch, handle)
+        self._spans.batch(
+            name=f"process {stream}",
+            kind="CONSUMER",
+            traceparents=[received.traceparent for _, received in batch],
+            started_ns=started_ns,
+            attributes={"messaging.system": "kafka", "messaging.destination.name": stream},
+        )
 
     async def _handle(
         self, batch: Sequence[tuple[ConsumerRecord[Any, Any], Received]], handle: Handler

@@ -106,6 +106,9 @@ class Announcer:
             except TransientError as error:
                 _log.warning("outbox.waiting", error=str(error), pause_seconds=pause_seconds)
                 self._fall_behind()
+                # What waits is measured while it waits: that is when somebody wants to know.
+                with suppress(TransientError):
+                    await self._measure()
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, RETRY_SECONDS_MAX)
                 continue
@@ -162,6 +165,9 @@ class Announcer:
         is_idle = not self._queue and not self._acknowledged
         age_seconds = SWEEP_INTERVAL_SECONDS if is_idle else self._stray_seconds
         await self._announce_stored(older_than_seconds=age_seconds)
+        await self._measure()
+
+    async def _measure(self) -> None:
         async with transaction(self._engine) as connection:
             depth, oldest_age_seconds = await self._outbox.depth(connection)
         self._metrics.outbox(depth=depth, oldest_age_seconds=oldest_age_seconds)

@@ -65,6 +65,11 @@ class ServiceSettings(BaseSettings):
     ops_port: int = Field(default=9000, ge=0, le=65535)
     """`/metrics`, `/livez` and `/readyz`; never exposed to the internet."""
 
+    traces_otlp_endpoint: str | None = None
+    """Where spans go, such as `http://collector:4318/v1/traces`; without it none are made."""
+    traces_sampled_ratio: float = Field(default=0.01, ge=0, le=1)
+    """Of the payments that begin at this service's door; a caller's own decision is kept."""
+
     drain_seconds: float = Field(default=20.0, gt=0, le=300)
     """How long work in hand may take after SIGTERM; what is left stays due in the database."""
 

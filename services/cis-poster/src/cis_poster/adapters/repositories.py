@@ -229,11 +229,8 @@ class SqlPostings:
             held_back = free if hold else []
             free = [] if hold else free
             free = await self._without_blocked(connection, free, inserted, now, lanes_held)
-            facts = [
-                _account_missing(posting, now)
-                for posting in new
-                if posting.account_id is None and posting.kind is Kind.PAYMENT
-            ]
+            nameless = [p for p in new if p.account_id is None and p.kind is Kind.PAYMENT]
+            facts = [_account_missing(posting, now) for posting in nameless]
             facts += [(_held_back(posting, now), posting) for posting in held_back]
             known = [posting.id for posting in batch if posting.id not in inserted]
             records = _records(
@@ -248,6 +245,7 @@ class SqlPostings:
             ],
             inserted=len(new),
             duplicates=len(batch) - len(new),
+            suspended=nameless,
             rows=rows,
         )
 

@@ -27,20 +27,24 @@ class FollowMovements:
     async def hear(self, heard: Sequence[Heard]) -> None:
         async with self.store.transaction() as unit:
             posted = await unit.hear(heard)
-        at = {each.movement_id: each.at for each in heard}
+        said = {each.movement_id: each for each in heard}
         for movement_id, kind, accepted_at in posted:
             if kind is MovementKind.PAYMENT:
-                self.metrics.posted_after((at[movement_id] - accepted_at).total_seconds())
+                it = said[movement_id]
+                seconds = (it.at - accepted_at).total_seconds()
+                self.metrics.posted_after(seconds, traceparent=it.traceparent)
 
     async def tell(self, told: Sequence[Told]) -> None:
         async with self.store.transaction() as unit:
             ended = await unit.tell(told)
         # Measured until the mail server's yes: when that is heard of here depends on how long
         # notifications gather on their way. A payment's movement has the payment's own id.
-        at = {each.movement_id or each.payment_id: each.at for each in told}
+        said = {each.movement_id or each.payment_id: each for each in told}
         for movement_id, kind, accepted_at in ended:
-            if kind is MovementKind.PAYMENT and movement_id in at:
-                self.metrics.confirmed_after((at[movement_id] - accepted_at).total_seconds())
+            if kind is MovementKind.PAYMENT and movement_id in said:
+                it = said[movement_id]
+                seconds = (it.at - accepted_at).total_seconds()
+                self.metrics.confirmed_after(seconds, traceparent=it.traceparent)
 
 
 @dataclass(frozen=True, kw_only=True)
