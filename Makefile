@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Needs git, make and Python >= 3.11 with venv.
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down test lint fmt lock docs
+.PHONY: help env demo up down test lint fmt lock docs k8s-check sbom audit
 
 # The first that is new enough; python3 if none is, so that the bootstrap can say so.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -9,8 +9,8 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 BIN := .venv/bin
 
 help: ## List these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 env: ## Build the locked environment in .venv (done by every other target when needed)
 	@$(PYTHON) scripts/bootstrap.py
@@ -39,3 +39,12 @@ lock: env ## Resolve the dependencies anew into requirements.lock
 
 docs: env ## Write docs/asyncapi and docs/openapi anew from the services
 	@$(BIN)/python scripts/documents.py
+
+k8s-check: env ## Apply deploy/k8s to a real API server: admission, rollout, drain, upgrade (builds it once)
+	@$(BIN)/pytest deploy/k8s/check
+
+sbom: env ## Write a bill of materials and the licences of what the images hold into dist/image
+	@$(BIN)/python scripts/image.py sbom
+
+audit: env ## Ask what is known against the images' dependencies
+	@$(BIN)/python scripts/image.py audit
