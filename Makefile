@@ -10,7 +10,7 @@ BIN := .venv/bin
 
 help: ## List these targets
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 env: ## Build the locked environment in .venv (done by every other target when needed)
 	@$(PYTHON) scripts/bootstrap.py
@@ -39,6 +39,7 @@ lock: env ## Resolve the dependencies anew into requirements.lock
 
 docs: env ## Write docs/asyncapi and docs/openapi anew from the services
 	@$(BIN)/python scripts/documents.py
+	@$(BIN)/python deploy/k8s/generate_rules.py
 
 k8s-check: env ## Apply deploy/k8s to a real API server: admission, rollout, drain, upgrade (builds it once)
 	@$(BIN)/pytest deploy/k8s/check

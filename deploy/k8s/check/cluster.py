@@ -1,4 +1,4 @@
-"""A real control plane on this machine; its nodes, and what runs on them, are kwok's make-believe."""
+"""A real control plane on this machine; its nodes and what runs on them are kwok's fiction."""
 
 import json
 import os
