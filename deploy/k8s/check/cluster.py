@@ -80,6 +80,15 @@ class Cluster:
         assert not check or done.returncode == 0, f"kubectl {' '.join(arguments)}: {answer.text}"
         return answer
 
+    def follow(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start kubectl, which tells of changes until the caller ends it."""
+        return subprocess.Popen(
+            [str(kubectl()), "--kubeconfig", str(self._kubeconfig), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env={"PATH": os.environ["PATH"], "HOME": str(self._directory)},
+        )
+
     def get(self, *arguments: str) -> list[dict[str, Any]]:
         """The objects that `kubectl get` finds."""
         found: list[dict[str, Any]] = json.loads(
