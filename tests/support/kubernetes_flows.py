@@ -28,6 +28,8 @@ REACHES = {
 """The settings of a service that name what it connects to, and what that is."""
 LISTENS = {"http_host", "ops_host"}
 """Settings that name where a service listens."""
+UNSET = {"traces_otlp_endpoint"}
+"""Settings that name something to connect to, and that no overlay sets."""
 SAYS = {"portal_url"}
 """Settings that are told to customers, and never connected to."""
 

@@ -43,6 +43,7 @@ from tests.support.kubernetes_flows import (
     SAYS,
     SERVICES,
     STRAY,
+    UNSET,
     needed,
 )
 
@@ -343,7 +344,13 @@ class TestNetworkPolicies:
             for name in SETTINGS[service].model_fields
             if re.search(r"_(url|urls|servers|host|base|endpoint|address)$", name)
         }
-        assert names - LISTENS - SAYS - {"sender_address"} == REACHES[service].keys()
+        assert names - LISTENS - SAYS - UNSET - {"sender_address"} == REACHES[service].keys()
+        for overlay in OVERLAYS:
+            told_of = {
+                key.removeprefix(prefix(service)).lower()
+                for key in told(manifests(overlay), service)
+            }
+            assert not told_of & UNSET
 
     @pytest.mark.parametrize("service", SERVICES)
     def test_know_the_ports_that_a_service_listens_on(self, service: str) -> None:
