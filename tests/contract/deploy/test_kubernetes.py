@@ -512,6 +512,16 @@ class TestServices:
         ]
         assert container(job, "migrate")["args"] == [module, "migrate"]
 
+    def test_can_be_applied_alone(self, objects: list[Manifest], service: str) -> None:
+        """By the label of their name: with all that their pods refer to and is made here."""
+        label = "app.kubernetes.io/name"
+        own = [each for each in objects if each["metadata"]["labels"].get(label) == service]
+        kinds = sorted({each["kind"] for each in own} - {"Secret"})
+        assert kinds == [
+            *("ConfigMap", "Deployment", "Job", "NetworkPolicy"),
+            *("PodDisruptionBudget", "Service", "ServiceAccount"),
+        ]
+
     def test_are_asked_where_they_answer(self, objects: list[Manifest], service: str) -> None:
         routes = build_ops_app(registry=CollectorRegistry(), live={}, ready={}).routes
         paths = {route.path for route in routes if isinstance(route, Route)}
