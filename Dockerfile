@@ -1,5 +1,9 @@
 # One image for every service: `docker build --build-arg SERVICE=cis-poster .`
 # Besides the services, SERVICE=reference-cis makes the counterparts for local use.
+#
+# The base is pinned by its version. Its digest is not known here, as no registry could be asked where this
+# was written: put `@sha256:…` behind both names when you build for production. What is installed on top
+# is pinned by hash. `make sbom` lists it, `make audit` asks what is known against it.
 
 FROM python:3.11.14-slim-bookworm AS build
 ARG SERVICE
@@ -28,6 +32,9 @@ RUN case "$SERVICE" in reference-cis) own=./cli ;; *) own="./services/$SERVICE" 
     && /opt/paypost/bin/pip uninstall --yes pip setuptools
 
 FROM python:3.11.14-slim-bookworm
+ARG SERVICE
+ARG RELEASE=0.1.0
+LABEL org.opencontainers.image.title="paypost/$SERVICE" org.opencontainers.image.version="$RELEASE"
 # Nothing is written at run time but what the operating system wants in /tmp.
 ENV PATH=/opt/paypost/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 COPY --from=build /opt/paypost /opt/paypost

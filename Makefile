@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Needs git, make and Python >= 3.11 with venv.
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down test lint fmt lock docs sre-check
+.PHONY: help env demo up down test lint fmt lock docs sre-check k8s-check sbom audit
 
 # The first that is new enough; python3 if none is, so that the bootstrap can say so.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -42,3 +42,13 @@ sre-check: env ## Real Prometheus beside the product: every panel, rule and aler
 
 docs: env ## Write docs/asyncapi, docs/openapi and docs/operating/metrics.md anew
 	@$(BIN)/python scripts/documents.py
+	@$(BIN)/python deploy/k8s/generate_rules.py
+
+k8s-check: env ## Apply deploy/k8s to a real API server: admission, rollout, drain, upgrade (builds it once)
+	@$(BIN)/pytest deploy/k8s/check
+
+sbom: env ## Write a bill of materials and the licences of what the images hold into dist/image
+	@$(BIN)/python scripts/image.py sbom
+
+audit: env ## Ask what is known against the images' dependencies
+	@$(BIN)/python scripts/image.py audit

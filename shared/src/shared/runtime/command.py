@@ -1,4 +1,4 @@
-"""The command line of every service: `run | migrate | asyncapi | openapi | settings`.
+"""The command line of every service: `run`, `migrate`, `await-schema` and its documents.
 
 Each command imports only what it needs: a start costs seconds of import otherwise.
 """
@@ -8,18 +8,21 @@ import asyncio
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any, Generic, NoReturn
+from typing import Any, Generic, NoReturn, TypeVar
 
 import orjson
 import uvloop
 
 from shared.runtime.logging import configure_logging
 from shared.runtime.settings import (
-    Settings,
+    ServiceSettings,
+    database_settings,
     load_settings,
     placeholder_settings,
     settings_table,
 )
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
 
 
 class ServiceCommand(Generic[Settings]):
@@ -49,6 +52,8 @@ class ServiceCommand(Generic[Settings]):
         commands.add_parser("run", help="serve until SIGTERM")
         migration = commands.add_parser("migrate", help="bring the schema to a revision")
         migration.add_argument("revision", nargs="?", default="head")
+        waiting = commands.add_parser("await-schema", help="wait until a migration has been here")
+        waiting.add_argument("--timeout-seconds", type=float, default=600.0)
         commands.add_parser("asyncapi", help="print the AsyncAPI document")
         commands.add_parser("settings", help="print the settings as a table")
         if self._has_api:
@@ -58,15 +63,9 @@ class ServiceCommand(Generic[Settings]):
             case "run":
                 self._serve()
             case "migrate":
-                from shared.db.migrations import migrate
-
-                settings = load_settings(self._settings_class)
-                migrate(
-                    url=settings.database_url.get_secret_value(),
-                    package=self._package,
-                    revision=arguments.revision,
-                    tls_ca_file=settings.database_tls_ca_file,
-                )
+                self._migrate(revision=arguments.revision)
+            case "await-schema":
+                self._await_schema(timeout_seconds=arguments.timeout_seconds)
             case "asyncapi":
                 _print(self.asyncapi())
             case "openapi":
@@ -94,6 +93,32 @@ class ServiceCommand(Generic[Settings]):
         Imported here: the composition root pulls in everything, and `migrate` needs none of it.
         """
         return importlib.import_module(self._composition).build_app(settings)
+
+    def _migrate(self, *, revision: str) -> None:
+        from shared.db.migrations import migrate
+
+        settings = load_settings(database_settings(self._settings_class))
+        migrate(
+            url=settings.database_url.get_secret_value(),
+            package=self._package,
+            revision=revision,
+            tls_ca_file=settings.database_tls_ca_file,
+        )
+
+    def _await_schema(self, *, timeout_seconds: float) -> None:
+        from shared.db.migrations import SchemaBehindError, await_schema
+
+        settings = load_settings(database_settings(self._settings_class))
+        configure_logging(service=self._package.replace("_", "-"), level="INFO")
+        try:
+            await_schema(
+                url=settings.database_url.get_secret_value(),
+                package=self._package,
+                timeout_seconds=timeout_seconds,
+                tls_ca_file=settings.database_tls_ca_file,
+            )
+        except SchemaBehindError as error:
+            sys.exit(str(error))
 
     def _serve(self) -> None:
         settings = load_settings(self._settings_class)

@@ -33,20 +33,50 @@ Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """The SHA-256 of a key in hex: `printf %s KEY | sha256sum`."""
 
 
-class ServiceSettings(BaseSettings):
-    """What every service is told; each adds its own under its own prefix."""
+class DatabaseSettings(BaseSettings):
+    """What is told of the database: all that a migration has to know."""
 
     model_config = SettingsConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
 
     environment: Literal["local", "production"] = "production"
     """`local` allows default secrets and plain connections; nothing else differs."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     database_url: SecretStr
     """`postgresql+asyncpg://…`, as this service's own role."""
-    database_pool_size: int = Field(default=8, ge=2, le=100)
     database_tls_ca_file: Path | None = None
     """Verify PostgreSQL's certificate against this authority; without it the URL decides."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, _FileSource(settings_cls), _EnvironmentSource(settings_cls))
+
+    @model_validator(mode="after")
+    def _refuse_default_secrets(self) -> "DatabaseSettings":
+        if self.environment == "local":
+            return self
+        weak = [
+            name
+            for name in type(self).model_fields
+            for value in _secrets(getattr(self, name))
+            if _is_default(value.strip().lower())
+        ]
+        if weak:
+            raise ValueError(f"default secrets are for local mode only: {', '.join(weak)}")
+        return self
+
+
+class ServiceSettings(DatabaseSettings):
+    """What every service is told; each adds its own under its own prefix."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    database_pool_size: int = Field(default=8, ge=2, le=100)
 
     kafka_bootstrap_servers: str
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
@@ -72,31 +102,6 @@ class ServiceSettings(BaseSettings):
 
     drain_seconds: float = Field(default=20.0, gt=0, le=300)
     """How long work in hand may take after SIGTERM; what is left stays due in the database."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, _FileSource(settings_cls), _EnvironmentSource(settings_cls))
-
-    @model_validator(mode="after")
-    def _refuse_default_secrets(self) -> "ServiceSettings":
-        if self.environment == "local":
-            return self
-        weak = [
-            name
-            for name in type(self).model_fields
-            for value in _secrets(getattr(self, name))
-            if _is_default(value.strip().lower())
-        ]
-        if weak:
-            raise ValueError(f"default secrets are for local mode only: {', '.join(weak)}")
-        return self
 
     @model_validator(mode="after")
     def _refuse_half_a_login(self) -> "ServiceSettings":
@@ -177,7 +182,7 @@ def _secrets(value: object) -> list[str]:
             return []
 
 
-Settings = TypeVar("Settings", bound=ServiceSettings)
+Settings = TypeVar("Settings", bound=DatabaseSettings)
 
 
 def load_settings(settings_class: type[Settings]) -> Settings:
@@ -188,7 +193,7 @@ def load_settings(settings_class: type[Settings]) -> Settings:
         _exit_with(settings_class, error)
 
 
-def _exit_with(settings_class: type[ServiceSettings], error: ValidationError) -> NoReturn:
+def _exit_with(settings_class: type[DatabaseSettings], error: ValidationError) -> NoReturn:
     prefix = settings_class.model_config.get("env_prefix", "")
     lines = [
         f"  {(prefix + '.'.join(str(part) for part in entry['loc'])).upper()}: {entry['msg']}"
@@ -202,6 +207,18 @@ def _exit_with(settings_class: type[ServiceSettings], error: ValidationError) ->
             lines.append(f"  {variable}: cannot be read")
     sys.stderr.write("\n".join(["settings are not usable:", *lines]) + "\n")
     raise SystemExit(EXIT_BAD_SETTINGS)
+
+
+def database_settings(settings_class: type[ServiceSettings]) -> type[DatabaseSettings]:
+    """Return what a service is told of its database, as a class of its own: nothing else is read.
+
+    So that what migrates needs neither the service's other settings nor its secrets.
+    """
+
+    class OfDatabase(DatabaseSettings):
+        model_config = SettingsConfigDict(env_prefix=settings_class.model_config["env_prefix"])
+
+    return OfDatabase
 
 
 def placeholder_settings(settings_class: type[Settings]) -> Settings:
