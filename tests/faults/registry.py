@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
+from tests.faults.load import Shape
 from tests.faults.violations import Violation
 
 if TYPE_CHECKING:
@@ -84,7 +85,13 @@ class Fault:
 
     declaration: ClassVar[Declaration]
     needs: ClassVar[Needs] = Needs()
+    shape: ClassVar[Shape] = Shape()
+    """How much load; those of one shape and seed are held against the same calm run."""
     hold_seconds: float = 3.0
+    """From the end of `inject` to `heal`."""
+    unwell: ClassVar[tuple[str, ...]] = ()
+    """For oracle H: services that cannot work meanwhile, and have to say so."""
+    unwell_within_seconds: ClassVar[float] = 10.0
 
     def unavailable(self) -> str | None:
         """Why this machine cannot inject it, None where it can. Asked before anything is started.
