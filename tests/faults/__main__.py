@@ -29,7 +29,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
     parser.add_argument("--only", type=numbers_of, help="faults by number: 22 or 1,3,5-9")
     parser.add_argument("--seed", type=int, help="of what is left to chance; drawn when absent")
-    parser.add_argument("--mixes", type=int, help="how many random mixes; 3 when all is run, else 0")
+    parser.add_argument(
+        "--mixes", type=int, help="how many random mixes; 3 when all is run, else 0"
+    )
     parser.add_argument(
         "--folder",
         type=Path,

@@ -42,17 +42,24 @@ from paypost.stack.local import SERVICES, LocalStack
 from paypost.verify.pending import read_pending
 from shared.contracts.streams import STREAMS
 
+
+def _counter(name: str, **labels: str) -> re.Pattern[str]:
+    wanted = "".join(f'(?=.*{label}="({value})")' for label, value in labels.items())
+    return re.compile(rf"{name}\{{{wanted}")
+
+
 QUIET_SECONDS_MAX = 75.0
 HEAL_SECONDS_MAX = 60.0
 COUNTED = {
-    "cis-poster": {
-        "posted": re.compile(r'cis_poster_postings_total\{.*outcome="(applied|exists|posted)".*\}')
-    },
-    "notifier": {"sent": re.compile(r'notifier_notifications_total\{.*outcome="sent".*\}')},
+    "cis-poster": {"posted": _counter("cis_poster_postings_total", outcome="applied|exists")},
+    "notifier": {"sent": _counter("notifier_notifications_total", outcome="sent")},
     "payment-intake": {
-        "events": re.compile(r'payment_intake_events_total\{.*outcome="taken".*source="stripe".*\}')
+        "events": _counter(
+            "payment_intake_events_total", source="stripe", outcome="accepted|ignored|conflict"
+        )
     },
 }
+"""By service, what its metrics say that journals say as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,23 +135,22 @@ async def run_faults(
     began = time.monotonic()
     run = _prepared(name, seed, stack, folder, shape, load_seed)
     faults = [kind() for kind in kinds]
+    run.alone = len(faults) < 2
     offsets = _Offsets.of(stack)
     violations: list[Violation] = []
     samples: list[Sample] = []
     times: dict[str, float] = {}
     watching = None
     try:
+        before, starts = await _counters(run.controls)
         await run.load.open()
         for each in faults:
             await each.prepare(run)
-        before, starts = await _counters(run.controls)
         dead_before = await _dead_ends(run.controls)
         watching = asyncio.create_task(watch(run.controls, samples=samples))
         times["began"] = time.time()
         hold_seconds = max((each.hold_seconds for each in faults), default=2.0)
-        run.load.begin(
-            seconds=shape.lead_seconds + hold_seconds + shape.lag_seconds
-        )
+        run.load.begin(seconds=shape.lead_seconds + hold_seconds + shape.lag_seconds)
         violations += await _break(run, faults, times)
         async with asyncio.timeout(300):
             await run.load.end()
@@ -208,7 +214,7 @@ async def _break(run: Run, faults: Sequence[Fault], times: dict[str, float]) -> 
             try:
                 await each.inject(run)
                 await asyncio.sleep(each.hold_seconds)
-            except Exception as error:  # noqa: BLE001 - said, and the stack is healed
+            except Exception as error:
                 violations.append(
                     Violation(
                         oracle="run",
@@ -253,12 +259,14 @@ async def _quiet(controls: Controls) -> list[Violation]:
 class _Offsets:
     journal: int
     mails: int
+    deliveries: int
 
     @classmethod
     def of(cls, stack: LocalStack) -> _Offsets:
         return cls(
             journal=size_bytes(stack.state.cis_journal_path),
             mails=size_bytes(stack.state.mail_store_path / FILE_NAME),
+            deliveries=size_bytes(stack.state.processor_journal_path),
         )
 
 
@@ -281,6 +289,7 @@ async def _gather(
         payments=tuple(load.payments),
         charges=tuple(load.charges),
         attempts=read_attempts(load.folder / "sent.jsonl"),
+        deliveries=read_attempts(state.processor_journal_path, offset_bytes=offsets.deliveries),
         effects=[each for each in effects if each.account in accounts],
         strangers=[each for each in effects if each.account not in accounts],
         letters=read_letters(
@@ -358,10 +367,14 @@ async def _counters(controls: Controls) -> tuple[dict[str, dict[str, float]], di
     found = {}
     for service, names in COUNTED.items():
         samples = await controls.counters(service)
-        found[service] = {
-            name: sum(value for label, value in samples.items() if pattern.match(label))
-            for name, pattern in names.items()
-        } if samples else {}
+        found[service] = (
+            {
+                name: sum(value for label, value in samples.items() if pattern.match(label))
+                for name, pattern in names.items()
+            }
+            if samples
+            else {}
+        )
     return found, starts
 
 
@@ -369,9 +382,7 @@ async def _dead_ends(controls: Controls) -> dict[str, dict[int, int]]:
     return {name: await controls.end_offsets(f"{name}.dead") for name in STREAMS}
 
 
-async def _dead(
-    controls: Controls, before: dict[str, dict[int, int]]
-) -> dict[str, list[bytes]]:
+async def _dead(controls: Controls, before: dict[str, dict[int, int]]) -> dict[str, list[bytes]]:
     found = {}
     for name, ends in before.items():
         records = await controls.read_stream(f"{name}.dead", after=ends)
@@ -396,7 +407,7 @@ def _counts(journals: Journals) -> dict[str, Any]:
         "posted": len({each.key for each in journals.effects}),
         "doubled": len(oracles.doubled(journals)),
         "lost": len(oracles.lost(journals)),
-        "mails": len(journals.letters),
+        "mails": sum(each.kind != "other" for each in journals.letters),
         "repeated mails": oracles.repeats(journals),
         "recovery_seconds": round(oracles.recovery_seconds(journals), 1),
     }

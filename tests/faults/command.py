@@ -119,9 +119,7 @@ class Runner:
     async def run_alone(self) -> None:
         """Each wanted fault by itself."""
         only = self._wanted.only
-        kinds = [
-            kind for number, kind in self._catalogue.items() if only is None or number in only
-        ]
+        kinds = [kind for number, kind in self._catalogue.items() if only is None or number in only]
         # Those that share a stack one after the other, the plain one first.
         kinds.sort(key=lambda kind: (kind.needs.key != "plain", kind.needs.key))
         for kind in kinds:

@@ -31,9 +31,7 @@ READY_SECONDS_MAX = 60.0
 SAMPLE_SECONDS = 0.25
 
 
-async def until(
-    holds: Callable[[], Awaitable[bool]], *, timeout_seconds: float, what: str
-) -> None:
+async def until(holds: Callable[[], Awaitable[bool]], *, timeout_seconds: float, what: str) -> None:
     """Wait until it holds. Raises TimeoutError, saying what did not."""
     deadline = time.monotonic() + timeout_seconds
     while not await holds():

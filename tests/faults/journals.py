@@ -93,7 +93,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Letter:
-    """A mail that says something of a payment; kind as notifier's: posted, reversed, …"""
+    """A mail; kind as notifier's (posted, reversed, reinstated, declined), else `OTHER`."""
 
     message_id: str
     address: str
@@ -147,6 +147,7 @@ class Journals:
 
     Attributes:
         accounts: all that this run may touch.
+        deliveries: what the processor sent of autopay's charges.
         strangers: effects of the run's time on accounts of nobody here.
         addresses: of each account.
         counters: by service, what its metrics counted during the run; only of those that were not
@@ -164,6 +165,7 @@ class Journals:
     letters: Sequence[Letter]
     charged: Sequence[Charged]
     times: Times
+    deliveries: Sequence[Attempt] = ()
     strangers: Sequence[Effect] = ()
     samples: Sequence[Sample] = ()
     counters: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -181,6 +183,9 @@ SAYS = {
 
 TOLD_AS = {"payment": "posted", "reversal": "reversed", "reinstatement": "reinstated"}
 """By kind of effect, the notice that tells of it."""
+
+OTHER = "other"
+"""The kind of a mail that tells of no effect: of autopay's words, of a delay."""
 
 
 def lines_after(path: Path, *, offset_bytes: int) -> Iterator[dict[str, Any]]:
@@ -222,19 +227,25 @@ def read_letters(folder: Path, *, offset_bytes: int, addresses: frozenset[str]) 
         if addresses.isdisjoint(line["to"]):
             continue
         message = message_of(line)
-        for kind, subject in SAYS.items():
-            said = subject.match(message.subject)
-            if said is not None:
-                found.append(
-                    Letter(
-                        message_id=message.message_id,
-                        address=message.recipients[0],
-                        kind=kind,
-                        amount_cents=cents_of(said["amount"]),
-                        received_at=message.received_at,
-                    )
-                )
+        kind, cents = _said(message.subject)
+        found.append(
+            Letter(
+                message_id=message.message_id,
+                address=message.recipients[0],
+                kind=kind,
+                amount_cents=cents,
+                received_at=message.received_at,
+            )
+        )
     return found
+
+
+def _said(subject: str) -> tuple[str, int]:
+    for kind, pattern in SAYS.items():
+        said = pattern.match(subject)
+        if said is not None:
+            return kind, cents_of(said["amount"])
+    return OTHER, 0
 
 
 def cents_of(text: str) -> int:
@@ -243,8 +254,8 @@ def cents_of(text: str) -> int:
     return int(dollars) * 100 + int(cents)
 
 
-def read_attempts(path: Path) -> list[Attempt]:
-    """The generator's own journal of deliveries."""
+def read_attempts(path: Path, *, offset_bytes: int = 0) -> list[Attempt]:
+    """A journal of deliveries from there on: the generator's, or the processor's of autopay."""
     return [
         Attempt(
             event_id=line["event_id"],
@@ -256,7 +267,7 @@ def read_attempts(path: Path) -> list[Attempt]:
             status=line["status"],
             attempt=line["attempt"],
         )
-        for line in lines_after(path, offset_bytes=0)
+        for line in lines_after(path, offset_bytes=offset_bytes)
     ]
 
 

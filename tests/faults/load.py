@@ -218,9 +218,7 @@ class Load:
             )
             if self.subscribers:
                 await self._until_known(connection)
-                await enrol(
-                    state=self.state, connection=connection, subscribers=self.subscribers
-                )
+                await enrol(state=self.state, connection=connection, subscribers=self.subscribers)
         finally:
             await connection.close()
 
@@ -346,9 +344,7 @@ class Load:
             await asyncio.sleep(over_seconds / 5)
             some = self.bills[start : start + size]
             for each in some:
-                self.charges.append(
-                    DueCharge(account=each.account, amount_cents=each.amount_cents)
-                )
+                self.charges.append(DueCharge(account=each.account, amount_cents=each.amount_cents))
                 self._note(what="bill", account=each.account, amount_cents=each.amount_cents)
             await self._publish(some)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from tests.faults.journals import (
+    OTHER,
     TOLD_AS,
     Attempt,
     Effect,
@@ -78,9 +79,7 @@ def _lost_movements(journals: Journals) -> list[Violation]:
         wanted = Counter(payment.movements)
         # Events that were repeated may overtake one another, and two refunds then come as one:
         # what they sum up to is the same.
-        holds = (
-            _net(there) == _net(wanted) if payment.reference in repeated else there == wanted
-        )
+        holds = _net(there) == _net(wanted) if payment.reference in repeated else there == wanted
         if not holds:
             violations.append(
                 Violation(
@@ -119,11 +118,9 @@ def doubled(journals: Journals) -> list[Violation]:
 
 def invented(journals: Journals) -> list[Violation]:
     """A: no effect without an accepted input behind it."""
-    known = {
-        (each.account, each.amount_cents)
-        for each in journals.payments
-        if _is_owed(each)
-    } | {(each.account, each.amount_cents) for each in journals.charges}
+    known = {(each.account, each.amount_cents) for each in journals.payments if _is_owed(each)} | {
+        (each.account, each.amount_cents) for each in journals.charges
+    }
     keys = {each.key for each in journals.effects if each.kind == "payment"}
     violations = [
         Violation(
@@ -147,6 +144,8 @@ def told(journals: Journals, *, repeats_allowed: bool) -> list[Violation]:
     accounts = {address: account for account, address in journals.addresses.items()}
     letters: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for letter in journals.letters:
+        if letter.kind == OTHER:
+            continue
         name = (accounts.get(letter.address, letter.address), letter.kind, letter.amount_cents)
         letters[name].add(letter.message_id)
     wanted = Counter(
@@ -362,7 +361,7 @@ def metrics(journals: Journals) -> list[Violation]:
         ("cis-poster", "posted"): len(effects),
         ("notifier", "sent"): len({each.message_id for each in journals.letters}),
         ("payment-intake", "events"): len(
-            {each.event_id for each in journals.attempts if each.taken}
+            {each.event_id for each in (*journals.attempts, *journals.deliveries) if each.taken}
         ),
     }
     return [
@@ -448,9 +447,7 @@ def _acceptances(attempts: Sequence[Attempt]) -> dict[str, tuple[float, float]]:
 def _never_taken(journals: Journals) -> frozenset[str]:
     """Payments with an event that was given up: whether it counts is not known."""
     taken = {each.event_id for each in journals.attempts if each.taken}
-    return frozenset(
-        each.reference for each in journals.attempts if each.event_id not in taken
-    )
+    return frozenset(each.reference for each in journals.attempts if each.event_id not in taken)
 
 
 def _is_owed(payment: Payment) -> bool:
@@ -471,4 +468,3 @@ def _net(movements: Counter[tuple[str, int]]) -> int:
 
 def _signed(kind: str, cents: int) -> int:
     return -cents if kind == "reversal" else cents
-

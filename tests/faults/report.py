@@ -81,23 +81,28 @@ def render(report: Report, *, surroundings: Sequence[tuple[str, str]]) -> str:
         counts = outcome.counts
         sent = counts.get("payments", 0) + counts.get("charges", 0)
         lines.append(
-            f"| {number} | {title} | {outcome.oracles} | {sent} | {counts.get('posted', '–')} "
-            f"| {counts.get('lost', '–')} | {counts.get('doubled', '–')} "
-            f"| {counts.get('recovery_seconds', '–')} s | {_verdict(outcome)} |"
+            f"| {number} | {title} | {outcome.oracles} | {sent} | {counts.get('posted', '-')} "
+            f"| {counts.get('lost', '-')} | {counts.get('doubled', '-')} "
+            f"| {counts.get('recovery_seconds', '-')} s | {_verdict(outcome)} |"
         )
     lines += ["", "How each was injected, and what else was counted:", ""]
     lines += [
         f"- **{number}**: {kind.declaration.how}{_noted(alone.get(number))}"
         for number, kind in catalogue.items()
     ]
-    lines += ["", "## Mixes", "", "| mix | seed | faults | sent | posted | lost | doubled | verdict |"]
+    lines += [
+        "",
+        "## Mixes",
+        "",
+        "| mix | seed | faults | sent | posted | lost | doubled | verdict |",
+    ]
     lines += ["|---|---|---|---|---|---|---|---|"]
     lines += [
         f"| {each.name.removeprefix('mix ')} | {each.seed} "
         f"| {', '.join(str(number) for number in each.numbers)} "
         f"| {each.counts.get('payments', 0) + each.counts.get('charges', 0)} "
-        f"| {each.counts.get('posted', '–')} | {each.counts.get('lost', '–')} "
-        f"| {each.counts.get('doubled', '–')} | {_verdict(each)} |"
+        f"| {each.counts.get('posted', '-')} | {each.counts.get('lost', '-')} "
+        f"| {each.counts.get('doubled', '-')} | {_verdict(each)} |"
         for each in mixes
     ]
     failed = [each for each in report.outcomes if each.violations]
@@ -126,10 +131,15 @@ def surroundings() -> list[tuple[str, str]]:
     return [
         ("date", f"{datetime.now(UTC):%Y-%m-%d}"),
         ("commit", f"{commit}{changed}"),
-        ("machine", f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} "
-         f"{platform.machine()}"),
-        ("versions", f"Python {platform.python_version()}, Kafka {kafka}, PostgreSQL {postgres}, "
-         f"aiokafka {version('aiokafka')}, asyncpg {version('asyncpg')}"),
+        (
+            "machine",
+            f"{os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()} {platform.machine()}",
+        ),
+        (
+            "versions",
+            f"Python {platform.python_version()}, Kafka {kafka}, PostgreSQL {postgres}, "
+            f"aiokafka {version('aiokafka')}, asyncpg {version('asyncpg')}",
+        ),
     ]
 
 

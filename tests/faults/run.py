@@ -25,6 +25,7 @@ class Run:
         controls: switches of the counterparts, SQL as superuser, Kafka's admin, usage of processes.
         load: what is sent; a fault may send more, which the oracles then expect.
         folder: where journals and logs of this run are kept.
+        alone: whether the fault is the only one; in a mix others break things meanwhile.
         numbers: what the report is to say, by name.
         poison: the records, by dead-letter stream, that must be there in the end and no others.
     """
@@ -35,6 +36,7 @@ class Run:
     controls: Controls
     load: Load
     folder: Path
+    alone: bool = True
     numbers: dict[str, Any] = field(default_factory=dict)
     poison: dict[str, list[bytes]] = field(default_factory=dict)
 

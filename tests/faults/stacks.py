@@ -45,9 +45,7 @@ def stack_for(needs: Needs, *, name: str, state_dir: Path) -> Iterator[LocalStac
             **needs.environments.get(service, {}),
         }
         for service in SERVICES
-    } | {
-        name: values for name, values in needs.environments.items() if name not in SERVICES
-    }
+    } | {name: values for name, values in needs.environments.items() if name not in SERVICES}
     before = os.environ.get("PAYPOST_STATE_DIR")
     os.environ["PAYPOST_STATE_DIR"] = str(state_dir)
     try:

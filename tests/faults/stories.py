@@ -75,7 +75,9 @@ def lacks_of(*, payment: Payment, moments: Sequence[Mapping[str, object]]) -> li
             ("notifier", f"{TOLD_AS[kind]!r} sent"),
             ("payment-intake", f"{kind} confirmed"),
         )
-        lacks += [f"{where} does not say {what!r}" for where, what in steps if (where, what) not in told]
+        lacks += [
+            f"{where} does not say {what!r}" for where, what in steps if (where, what) not in told
+        ]
     if not any(where == "mail server" for where, _ in told):
         lacks.append("no mail")
     stood = [

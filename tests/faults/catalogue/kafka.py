@@ -70,9 +70,7 @@ class WipedKafka(Fault):
 
     async def heal(self, run: Run) -> None:
         await run.blocking(run.stack.kafka.start)
-        await create_topics(
-            bootstrap_servers=run.stack.state.kafka_bootstrap, replication_factor=1
-        )
+        await create_topics(bootstrap_servers=run.stack.state.kafka_bootstrap, replication_factor=1)
         await run.load.state_bills_again()
 
 
@@ -125,13 +123,10 @@ class ForgottenGroups(Fault):
 
 
 async def _stop_all(run: Run) -> None:
-    await asyncio.gather(
-        *(run.blocking(run.stack.supervisor.stop, name=each) for each in SERVICES)
-    )
+    await asyncio.gather(*(run.blocking(run.stack.supervisor.stop, name=each) for each in SERVICES))
 
 
 async def _start_all(run: Run) -> None:
     for service in SERVICES:
         await run.blocking(run.stack.supervisor.resume, name=service)
     await run.controls.until_ready()
-

@@ -117,9 +117,7 @@ class FrozenService(Fault):
 
     async def prepare(self, run: Run) -> None:
         for service in self.frozen:
-            await run.blocking(
-                run.controls.add_instance, service, name=f"{service} second"
-            )
+            await run.blocking(run.controls.add_instance, service, name=f"{service} second")
             await run.blocking(
                 run.stack.supervisor.wait_ready, name=f"{service} second", timeout_seconds=30
             )
