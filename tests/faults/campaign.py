@@ -9,12 +9,12 @@ import random
 import re
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import asyncpg
 import orjson
 from tests.faults import oracles
@@ -35,7 +35,6 @@ from tests.faults.run import Run
 from tests.faults.stories import read_stories
 from tests.faults.violations import Violation
 
-from paypost.remote import RefusedRequestError
 from paypost.simulators.mail.store import FILE_NAME
 from paypost.simulators.processor.book import read_book
 from paypost.stack.local import SERVICES, LocalStack
@@ -141,6 +140,7 @@ async def run_faults(
     samples: list[Sample] = []
     times: dict[str, float] = {}
     watching = None
+    journals = None
     try:
         before, starts = await _counters(run.controls)
         await run.load.open()
@@ -161,10 +161,10 @@ async def run_faults(
         journals = await _gather(run, offsets, samples, times, before, starts, dead_before)
         violations += _judge(journals, run, faults, calm)
         for each in faults:
-            violations += list(await each.check(run))
-    except (TimeoutError, OSError, aiohttp.ClientError, RefusedRequestError) as error:
-        violations.append(Violation(oracle="run", what=f"{type(error).__name__}: {error}"))
-        journals = None
+            violations += await each.check(run)
+    except Exception as error:
+        where = traceback.format_exc(limit=-4)
+        violations.append(Violation(oracle="run", what=f"{type(error).__name__}: {error}\n{where}"))
     finally:
         await _stop(watching)
         await run.load.close()

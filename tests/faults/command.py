@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import shutil
@@ -64,6 +65,8 @@ async def run_campaign(wanted: Wanted) -> int:
     if problem is not None:
         _say(problem)
         return 2
+    # A broker that is away is what this is about, and not worth a line each second.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     os.environ["PAYPOST_SOAK_MINUTES"] = str(wanted.soak_minutes)
     wanted.folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -104,7 +107,7 @@ async def run_campaign(wanted: Wanted) -> int:
 
 
 class Runner:
-    """Runs faults one after the other, each on a stack as it needs it, and keeps that stack warm."""
+    """Runs faults one after the other, each on a stack as it needs it, which is kept warm."""
 
     def __init__(self, *, wanted: Wanted) -> None:
         self._wanted = wanted

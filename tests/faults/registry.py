@@ -110,9 +110,9 @@ class Fault:
     async def heal(self, run: Run) -> None:
         """Undo it; also after an `inject` that failed half-way."""
 
-    async def check(self, run: Run) -> Iterable[Violation]:
-        """What beyond the oracles must hold; after the quiet."""
-        return ()
+    async def check(self, run: Run) -> list[Violation]:
+        """What beyond the oracles does not hold; after the quiet."""
+        return []
 
 
 FAULTS: dict[int, type[Fault]] = {}

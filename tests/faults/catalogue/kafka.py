@@ -53,7 +53,7 @@ class KafkaDown(Fault):
 @fault(
     10,
     title="Kafka's disk wiped",
-    how="killed, its data deleted, started empty, topics made; the CIS's feed states its bills again",
+    how="killed, its data deleted, started empty, topics made; the feed of bills states them again",
     oracles="LDAN",
     touches=("kafka",),
     short=True,
