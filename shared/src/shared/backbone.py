@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.clock import Clock
 from shared.db.engine import build_engine
 from shared.db.health import database_check
+from shared.failpoints import Failpoint, Seam, crashing
 from shared.messaging.consumers import Consumers, build_broker, group_of
 from shared.messaging.inbox import Group, Inbox
 from shared.messaging.producer import RecordProducer
@@ -50,6 +51,7 @@ def build_backbone(
     outbox_rows: Table,
     metrics: ServiceMetrics,
     clock: Clock,
+    failpoint: Failpoint | None = None,
 ) -> Backbone:
     """Put together what every service stands on."""
     engine = build_engine(
@@ -64,13 +66,25 @@ def build_backbone(
         client_id=group_id,
         security=settings.kafka_security(),
     )
-    inbox = Inbox(consumer=group_id, dead_letters=producer, clock=clock, metrics=metrics)
+    inbox = crashing(
+        Inbox(consumer=group_id, dead_letters=producer, clock=clock, metrics=metrics),
+        method="deliver",
+        after=Seam.TAKEN,
+        failpoint=failpoint,
+    )
+    publisher = crashing(
+        producer,
+        method="publish",
+        before=Seam.COMMITTED,
+        after=Seam.PUBLISHED,
+        failpoint=failpoint,
+    )
     broker = build_broker(settings=settings, client_id=group_id)
     return Backbone(
         engine=engine,
         outbox=outbox,
         producer=producer,
-        announcer=Announcer(engine=engine, outbox=outbox, publisher=producer, metrics=metrics),
+        announcer=Announcer(engine=engine, outbox=outbox, publisher=publisher, metrics=metrics),
         inbox=inbox,
         group=group_of(settings=settings, group_id=group_id),
         broker=broker,

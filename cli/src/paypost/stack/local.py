@@ -42,6 +42,7 @@ from paypost.stack.supervisor import (
     Supervisor,
 )
 from paypost.stack.watchdog import Watchdog
+from shared import failpoints
 
 HOST = "127.0.0.1"
 SERVERS = ("kafka", "postgres")
@@ -264,9 +265,11 @@ def process_spec(
 def inherited_environment(*, environ: Environment) -> dict[str, str]:
     """The environment without the settings of our services, and with unbuffered output."""
     prefixes = tuple(f"{service.replace('-', '_')}_".upper() for service in SERVICES)
-    return {key: value for key, value in environ.items() if not key.startswith(prefixes)} | {
-        "PYTHONUNBUFFERED": "1"
-    }
+    return {
+        key: value
+        for key, value in environ.items()
+        if key != failpoints.VARIABLE and not key.startswith(prefixes)
+    } | {"PYTHONUNBUFFERED": "1"}
 
 
 class LocalStack:
