@@ -354,7 +354,9 @@ class LocalStack:
     @property
     def kafka(self) -> KafkaBroker | KafkaCluster:
         """The broker, or all: may be stopped, killed, wiped and started while the stack is up."""
-        return _up(self._kafka)
+        if self._kafka is None:
+            raise RuntimeError(_NOT_UP)
+        return self._kafka
 
     @property
     def brokers(self) -> tuple[KafkaBroker, ...]:
@@ -620,11 +622,12 @@ class LocalStack:
 
 
 _T = TypeVar("_T")
+_NOT_UP = "this part of the stack is not up"
 
 
 def _up(part: _T | None) -> _T:
     if part is None:
-        raise RuntimeError("this part of the stack is not up")
+        raise RuntimeError(_NOT_UP)
     return part
 
 

@@ -1,0 +1,130 @@
+"""A disk that can be full: a server's data on a small file system of their own.
+
+The data are moved while their server is down, and moved back the same way. However this process
+ends, nothing stays mounted.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.faults.tools.machine import (
+    CommandFailedError,
+    UnavailableError,
+    Undo,
+    need_root,
+    run,
+)
+
+from paypost.stack.watchdog import Watchdog
+
+MIB = 1024 * 1024
+CHUNK_BYTES = 64 * 1024
+
+
+class SmallDisk:
+    """Puts a folder on a tmpfs of its own, fills it to the last byte, and empties it again."""
+
+    def __init__(self, *, folder: Path, free_mib: int, watchdog: Watchdog, log_path: Path) -> None:
+        """Look whether a file system can be mounted; mounts none yet.
+
+        Args:
+            folder: what is to be on it.
+            free_mib: how much is free on it once the data are there.
+            watchdog: unmounts it when this process dies.
+            log_path: where what it says of that goes.
+
+        Raises:
+            UnavailableError: not root, or mounting is not allowed here.
+        """
+        need_root(tool="a small disk")
+        probe = subprocess.run(
+            ["unshare", "--mount", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if probe.returncode:
+            reason = f"tmpfs cannot be mounted: {probe.stderr.strip()}"
+            raise UnavailableError(tool="a small disk", reason=reason)
+        self._folder = folder
+        self._free_mib = free_mib
+        self._kept = folder.with_name(f"{folder.name}.kept")
+        self._ballast = folder / "ballast"
+        self._watchdog = watchdog
+        self._log_path = log_path
+        self._undo: Undo | None = None
+
+    @property
+    def mounted(self) -> bool:
+        """Whether the folder is on a small disk now."""
+        return self._folder.is_mount()
+
+    def take_over(self) -> None:
+        """Move the folder to a small disk. Its server must be down."""
+        used_mib = sum(each.stat().st_size for each in self._folder.rglob("*")) // MIB + 1
+        mode = f"{self._folder.stat().st_mode & 0o777:o}"
+        self._folder.rename(self._kept)
+        self._folder.mkdir()
+        size_mib = used_mib + self._free_mib
+        self._undo = Undo(
+            ["umount", "--lazy", str(self._folder)],
+            watchdog=self._watchdog,
+            log_path=self._log_path,
+        )
+        try:
+            options = f"size={size_mib}m,mode={mode}"
+            run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._folder))
+            run("cp", "-a", f"{self._kept}/.", str(self._folder))
+        except CommandFailedError:
+            self._unmount()
+            self._folder.rmdir()
+            self._kept.rename(self._folder)
+            raise
+        shutil.rmtree(self._kept)
+
+    def fill(self) -> int:
+        """Leave no byte free; how many were taken."""
+        taken = 0
+        with self._ballast.open("ab", buffering=0) as ballast:
+            chunk = bytes(CHUNK_BYTES)
+            while chunk:
+                try:
+                    taken += ballast.write(chunk)
+                except OSError:
+                    # Down to single bytes: the last page counts too.
+                    chunk = chunk[: len(chunk) // 2]
+        return taken
+
+    def free(self) -> None:
+        """Give the taken space back."""
+        self._ballast.unlink(missing_ok=True)
+
+    def give_back(self) -> None:
+        """Move the folder back to the disk that it was on. Its server must be down."""
+        if not self.mounted:
+            return
+        self.free()
+        shutil.rmtree(self._kept, ignore_errors=True)
+        self._kept.mkdir(mode=self._folder.stat().st_mode & 0o777)
+        run("cp", "-a", f"{self._folder}/.", str(self._kept))
+        self._unmount()
+        self._folder.rmdir()
+        self._kept.rename(self._folder)
+
+    def drop(self) -> None:
+        """Unmount it, whatever is on it: for a stack that is given up."""
+        self._unmount()
+
+    def _unmount(self) -> None:
+        if self.mounted:
+            try:
+                run("umount", str(self._folder))
+            except CommandFailedError:
+                # Somebody still has a file open there: it goes when the last one closes.
+                run("umount", "--lazy", str(self._folder))
+        if self._undo is not None:
+            self._undo.cancel()
+            self._undo = None
