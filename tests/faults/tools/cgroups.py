@@ -43,18 +43,24 @@ class ControlGroup:
         Raises:
             UnavailableError: there is no such controller of version 1, or it is not ours to use.
         """
-        tool = f"the {self.controller} control group"
-        mount = ROOT / self.controller
-        if not (mount / "cgroup.procs").exists():
-            raise UnavailableError(tool=tool, reason="no such controller of version 1")
-        if not os.access(mount, os.W_OK):
-            raise UnavailableError(tool=tool, reason=f"{mount} may not be written")
+        mount = self.probe()
         self._pids = tuple(pids)
         self._folder = mount / f"paypost-{uuid4().hex[:12]}"
         self._came_from: dict[int, Path] = {}
         self._watchdog = watchdog
         self._log_path = log_path
         self._undo: Undo | None = None
+
+    @classmethod
+    def probe(cls) -> Path:
+        """Where the controller is. Raises UnavailableError where it is not ours to use."""
+        tool = f"the {cls.controller} control group"
+        mount = ROOT / cls.controller
+        if not (mount / "cgroup.procs").exists():
+            raise UnavailableError(tool=tool, reason="no such controller of version 1")
+        if not os.access(mount, os.W_OK):
+            raise UnavailableError(tool=tool, reason=f"{mount} may not be written")
+        return mount
 
     def __enter__(self) -> Self:
         try:
@@ -103,6 +109,11 @@ class ControlGroup:
         if self._undo is not None:
             self._undo.cancel()
             self._undo = None
+
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What runs a command as a member from its first moment."""
+        return ("/bin/sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(self._folder))
 
     @property
     def members(self) -> tuple[int, ...]:
@@ -158,7 +169,11 @@ class Frozen(ControlGroup):
 
 
 class MemoryLimited(ControlGroup):
-    """What it uses beyond the limit ends one of its processes, as the kernel chooses."""
+    """What it uses beyond the limit ends one of its processes, as the kernel chooses.
+
+    What a process used before it became a member is not counted: start it by `prefix` to have all
+    of it counted.
+    """
 
     controller = "memory"
 
@@ -180,8 +195,6 @@ class MemoryLimited(ControlGroup):
         return int(self._read("memory.max_usage_in_bytes"))
 
     def _configure(self) -> None:
-        # What was used before belongs to the old group unless it moves along.
-        self._write("memory.move_charge_at_immigrate", "3")
         self._write("memory.limit_in_bytes", str(self._bytes_max))
 
     def _lift(self) -> None:

@@ -7,7 +7,6 @@ ends, nothing stays mounted.
 from __future__ import annotations
 
 import shutil
-import subprocess
 from pathlib import Path
 
 from tests.faults.tools.machine import (
@@ -39,16 +38,7 @@ class SmallDisk:
         Raises:
             UnavailableError: not root, or mounting is not allowed here.
         """
-        need_root(tool="a small disk")
-        probe = subprocess.run(
-            ["unshare", "--mount", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if probe.returncode:
-            reason = f"tmpfs cannot be mounted: {probe.stderr.strip()}"
-            raise UnavailableError(tool="a small disk", reason=reason)
+        self.probe()
         self._folder = folder
         self._free_mib = free_mib
         self._kept = folder.with_name(f"{folder.name}.kept")
@@ -56,6 +46,15 @@ class SmallDisk:
         self._watchdog = watchdog
         self._log_path = log_path
         self._undo: Undo | None = None
+
+    @staticmethod
+    def probe() -> None:
+        """Mount one that nobody sees. Raises UnavailableError where that is not allowed."""
+        need_root(tool="a small disk")
+        try:
+            run("unshare", "--mount", "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/mnt")
+        except CommandFailedError as error:
+            raise UnavailableError(tool="a small disk", reason=str(error)) from error
 
     @property
     def mounted(self) -> bool:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paypost.stack.kafka import cache_dir
@@ -37,6 +37,16 @@ class UnavailableError(Exception):
         super().__init__(f"{tool}: {reason}")
         self.tool = tool
         self.reason = reason
+
+
+def reason_against(*probes: Callable[[], object]) -> str | None:
+    """Why one of these tools cannot work here, the first that cannot; None where all can."""
+    for probe in probes:
+        try:
+            probe()
+        except UnavailableError as error:
+            return str(error)
+    return None
 
 
 class CommandFailedError(Exception):

@@ -71,29 +71,37 @@ class Networks:
     _undo: Undo | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        """Try all of it out in a namespace that is deleted again.
+        """Raises UnavailableError where it cannot be done."""
+        self._ip, self._iptables = self.probe()
+        # Of 10.192.0.0/10, by chance: two runs at once do not meet.
+        chance = random.SystemRandom()
+        self._net = f"10.{chance.randrange(192, 256)}.{chance.randrange(256)}"
+        self._run_id = f"{os.getpid() % 46656:03x}{chance.randrange(4096):03x}"
+
+    @staticmethod
+    def probe() -> tuple[str, tuple[str, ...]]:
+        """Try all of it out in a namespace that is deleted again; how `ip` and `iptables` are run.
 
         Raises:
             UnavailableError: something is missing or not allowed; says what.
         """
         need_root(tool=TOOL)
-        self._ip = str(need_program("ip", tool=TOOL))
+        ip = str(need_program("ip", tool=TOOL))
         need_program("nsenter", tool=TOOL)
-        self._iptables = _iptables()
-        # Of 10.192.0.0/10, by chance: two runs at once do not meet.
-        chance = random.SystemRandom()
-        self._net = f"10.{chance.randrange(192, 256)}.{chance.randrange(256)}"
-        self._run_id = f"{os.getpid() % 46656:03x}{chance.randrange(4096):03x}"
-        probe = f"pp-probe-{self._run_id}"
+        iptables = _iptables()
+        name = f"pp-probe-{os.getpid()}-{random.SystemRandom().randrange(10**6)}"
+        inside = (ip, "netns", "exec", name, *iptables)
         try:
-            run(self._ip, "netns", "add", probe)
+            run(ip, "netns", "add", name)
             try:
-                self._filter(probe, "-A", "INPUT", *_lossy(0.3), "-j", "DROP")
-                self._filter(probe, "-A", "OUTPUT", "-p", "tcp", "--dport", "1", "-j", "DROP")
+                run(*inside, "-A", "INPUT", *_lossy(0.3), "-j", "DROP")
+                run(*inside, "-A", "OUTPUT", "-p", "tcp", "--dport", "1", "-j", "DROP")
+                run(ip, "-n", name, "link", "add", "pp0", "type", "veth", "peer", "name", "pp1")
             finally:
-                run(self._ip, "netns", "del", probe)
+                run(ip, "netns", "del", name)
         except CommandFailedError as error:
             raise UnavailableError(tool=TOOL, reason=str(error)) from error
+        return ip, iptables
 
     @property
     def host(self) -> str:

@@ -108,16 +108,21 @@ class Toxiproxy:
         Raises:
             UnavailableError: the program cannot be had.
         """
-        try:
-            self._binary = TOXIPROXY.find_or_build()
-        except GoToolUnavailableError as error:
-            raise UnavailableError(tool="toxiproxy", reason=str(error)) from error
+        self._binary = self.probe()
         self._watchdog = watchdog
         self._log_path = log_path
         self._host = host
         self._ports = PortBlock.claim()
         self._child: ChildProcess | None = None
         self._making = threading.Lock()
+
+    @staticmethod
+    def probe() -> Path:
+        """Find or build the program; where it is. Raises UnavailableError where there is none."""
+        try:
+            return TOXIPROXY.find_or_build()
+        except GoToolUnavailableError as error:
+            raise UnavailableError(tool="toxiproxy", reason=str(error)) from error
 
     def __enter__(self) -> Self:
         self._child = ChildProcess(
