@@ -50,7 +50,7 @@ def _counter(name: str, **labels: str) -> re.Pattern[str]:
 QUIET_SECONDS_MAX = 75.0
 HEAL_SECONDS_MAX = 60.0
 COUNTED = {
-    "cis-poster": {"posted": _counter("cis_poster_postings_total", outcome="applied|exists")},
+    "cis-poster": {"posted": _counter("cis_poster_postings_total", outcome="posted")},
     "notifier": {"sent": _counter("notifier_notifications_total", outcome="sent")},
     "payment-intake": {
         "events": _counter(
