@@ -10,8 +10,8 @@ import re
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,9 @@ async def run_faults(
         dead_before = await _dead_ends(run.controls)
         watching = asyncio.create_task(watch(run.controls, samples=samples))
         times["began"] = time.time()
-        hold_seconds = max((each.hold_seconds for each in faults), default=2.0)
+        hold_seconds = max(
+            (each.hold_seconds + each.breaking_seconds for each in faults), default=2.0
+        )
         run.load.begin(seconds=shape.lead_seconds + hold_seconds + shape.lag_seconds)
         violations += await _break(run, faults, times)
         async with asyncio.timeout(300):
@@ -161,7 +163,7 @@ async def run_faults(
         journals = await _gather(run, offsets, samples, times, before, starts, dead_before)
         violations += _judge(journals, run, faults, calm)
         for each in faults:
-            violations += await each.check(run)
+            violations += await _checked(each, run)
     except Exception as error:
         where = traceback.format_exc(limit=-4)
         violations.append(Violation(oracle="run", what=f"{type(error).__name__}: {error}\n{where}"))
@@ -237,6 +239,13 @@ async def _break(run: Run, faults: Sequence[Fault], times: dict[str, float]) -> 
     return violations
 
 
+async def _checked(each: Fault, run: Run) -> list[Violation]:
+    found = each.check(run)
+    if isinstance(found, AsyncIterator):
+        return [violation async for violation in found]
+    return list(await found)
+
+
 async def _quiet(controls: Controls) -> list[Violation]:
     """Wait until nothing is due, or the time is up: then say what still is."""
     deadline = time.monotonic() + QUIET_SECONDS_MAX
@@ -286,7 +295,9 @@ async def _gather(
     journals = Journals(
         accounts=accounts,
         addresses=load.addresses,
-        payments=tuple(load.payments),
+        payments=tuple(
+            replace(each, told=each.reference not in run.untold) for each in load.payments
+        ),
         charges=tuple(load.charges),
         attempts=read_attempts(load.folder / "sent.jsonl"),
         deliveries=read_attempts(state.processor_journal_path, offset_bytes=offsets.deliveries),

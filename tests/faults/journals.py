@@ -34,6 +34,8 @@ class Payment:
         scenario: what happens to it.
         movements: what has to be on the ledger in the end.
         declined: whether the customer is to be told of a decline.
+        in_order: whether its events were sent in theirs; else two refunds may come as one.
+        told: whether its customer can be told; the mail server refuses some for good.
         planned: whether it belongs to the plan, which is the same for each fault of a seed.
     """
 
@@ -44,6 +46,8 @@ class Payment:
     movements: tuple[Movement, ...]
     declined: bool = False
     planned: bool = True
+    in_order: bool = True
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

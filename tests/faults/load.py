@@ -282,6 +282,7 @@ class Load:
         scenario: str = "card",
         account: str | None = None,
         movements: tuple[Movement, ...] | None = None,
+        in_order: bool = True,
     ) -> Train:
         """A payment beside the plan, expected by the oracles as soon as it is made.
 
@@ -289,6 +290,7 @@ class Load:
             scenario: what happens to it.
             account: by default one of `extra_accounts` in turn.
             movements: what it has to leave on the ledger, where that is not the scenario's own.
+            in_order: whether its events will be sent in theirs.
         """
         cents = next(self._amounts)
         account = account or self.extra_accounts[cents % len(self.extra_accounts)]
@@ -298,6 +300,7 @@ class Load:
             scenario=scenario,
             planned=False,
             movements=movements,
+            in_order=in_order,
         )
 
     async def send(
@@ -389,6 +392,7 @@ class Load:
         scenario: str,
         planned: bool,
         movements: tuple[Movement, ...] | None,
+        in_order: bool = True,
     ) -> Train:
         train = self.scenarios.make(
             scenario, purchase=Purchase(account=account, amount_cents=amount_cents)
@@ -403,6 +407,7 @@ class Load:
             else movements,
             declined=scenario in DECLINED,
             planned=planned,
+            in_order=in_order,
         )
         self.payments.append(payment)
         self._note(

@@ -79,7 +79,8 @@ def _lost_movements(journals: Journals) -> list[Violation]:
         wanted = Counter(payment.movements)
         # Events that were repeated may overtake one another, and two refunds then come as one:
         # what they sum up to is the same.
-        holds = _net(there) == _net(wanted) if payment.reference in repeated else there == wanted
+        disordered = payment.reference in repeated or not payment.in_order
+        holds = _net(there) == _net(wanted) if disordered else there == wanted
         if not holds:
             violations.append(
                 Violation(
@@ -152,6 +153,9 @@ def told(journals: Journals, *, repeats_allowed: bool) -> list[Violation]:
         (each.account, TOLD_AS[each.kind], each.amount_cents)
         for each in {each.key: each for each in journals.effects}.values()
     )
+    for each in journals.payments:
+        if not each.told:
+            wanted[each.account, "posted", each.amount_cents] = 0
     wanted.update(
         (each.account, "declined", each.amount_cents)
         for each in journals.payments

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeVar
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 Environments = Mapping[str, Mapping[str, str]]
 """By process, the variables that win over the stack's own."""
+
+
+async def _nothing() -> Iterable[Violation]:
+    return ()
+
 
 F = TypeVar("F", bound="type[Fault]")
 
@@ -89,6 +94,8 @@ class Fault:
     """How much load; those of one shape and seed are held against the same calm run."""
     hold_seconds: float = 3.0
     """From the end of `inject` to `heal`."""
+    breaking_seconds: float = 0.0
+    """How long `inject` itself takes, about: the load is spread over that, too."""
     unwell: ClassVar[tuple[str, ...]] = ()
     """For oracle H: services that cannot work meanwhile, and have to say so."""
     unwell_within_seconds: ClassVar[float] = 10.0
@@ -110,9 +117,9 @@ class Fault:
     async def heal(self, run: Run) -> None:
         """Undo it; also after an `inject` that failed half-way."""
 
-    async def check(self, run: Run) -> list[Violation]:
-        """What beyond the oracles does not hold; after the quiet."""
-        return []
+    def check(self, run: Run) -> Awaitable[Iterable[Violation]] | AsyncIterator[Violation]:
+        """What beyond the oracles does not hold; after the quiet. May be `async def`, or yield."""
+        return _nothing()
 
 
 FAULTS: dict[int, type[Fault]] = {}

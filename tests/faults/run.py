@@ -27,6 +27,7 @@ class Run:
         folder: where journals and logs of this run are kept.
         alone: whether the fault is the only one; in a mix others break things meanwhile.
         numbers: what the report is to say, by name.
+        untold: references of payments whose customers cannot be told, as the fault will have it.
         poison: the records, by dead-letter stream, that must be there in the end and no others.
     """
 
@@ -38,6 +39,7 @@ class Run:
     folder: Path
     alone: bool = True
     numbers: dict[str, Any] = field(default_factory=dict)
+    untold: set[str] = field(default_factory=set)
     poison: dict[str, list[bytes]] = field(default_factory=dict)
 
     def note(self, **numbers: Any) -> None:

@@ -15,6 +15,7 @@ from paypost.stack.local import LocalStack
 HASTY = IMPATIENT | {
     # A lost announcement is repeated soon, and never later than that.
     "PAYMENT_INTAKE_ANNOUNCE_AGAIN_CAP_SECONDS": "6",
+    "PAYMENT_INTAKE_REQUEST_SECONDS_MAX": "3",
     "AUTOPAY_SCHEDULER_RESTATE_CAP_SECONDS": "6",
     "CIS_POSTER_CIS_TIMEOUT_SECONDS": "1.5",
     "CIS_POSTER_LEASE_SECONDS": "5",

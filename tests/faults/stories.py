@@ -31,7 +31,9 @@ async def read_stories(
     owed = [
         each
         for each in journals.payments
-        if (each.account, each.amount_cents) in posted and each.reference in first_sent
+        if (each.account, each.amount_cents) in posted
+        and each.reference in first_sent
+        and each.told
     ]
     slowest = sorted(
         owed,

@@ -14,7 +14,7 @@ CALLS_PER_SECOND_MAX = 60.0
 
 @fault(
     22,
-    title="the CIS times out or answers 500 after applying, is slow, flaps, answers nonsense, is down",
+    title="the CIS times out or answers 500 after applying, is slow, flaps, is wrong, is down",
     how="switches of the reference CIS, one after the other: timeout_after_apply, "
     "error_after_apply, latency of 30 s, flapping, wrong_answer, down",
     oracles="LDANOT",
@@ -58,9 +58,7 @@ class WrongCis(Fault):
         asked = await run.controls.value(
             "SELECT count(*) FROM cis_poster.failed_attempts WHERE outcome = 'lost'"
         )
-        run.note(
-            calls_per_second_while_down=round(self.calls_per_second, 1), answers_lost=asked
-        )
+        run.note(calls_per_second_while_down=round(self.calls_per_second, 1), answers_lost=asked)
         if not run.alone:
             return []
         found = []
@@ -111,9 +109,7 @@ class OtherAmount(Fault):
         found = []
         if alarms != len(self.trains):
             found.append(
-                Violation(
-                    oracle="23", what=f"{alarms:g} alarms for {len(self.trains)} conflicts"
-                )
+                Violation(oracle="23", what=f"{alarms:g} alarms for {len(self.trains)} conflicts")
             )
         return found
 
