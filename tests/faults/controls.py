@@ -245,7 +245,7 @@ class Controls:
             await consumer.stop()
 
     async def counters(self, service: str) -> dict[str, float]:
-        """Every sample of a service's metrics, by name and labels; empty where it does not answer."""
+        """Every sample of a service's metrics, by name and labels; empty without an answer."""
         url = f"{self.state.ops_urls[service]}/metrics"
         try:
             async with (

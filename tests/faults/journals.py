@@ -1,7 +1,7 @@
-"""What those outside of the system have written down of one run: the only thing that oracles read.
+"""What those outside of the system have written down of one run: all that oracles read.
 
-The load generator's journals say what was asked and how it was answered, the CIS's journal what took
-effect, the mail sink's store what customers got, the processor's book what was charged.
+The load generator's journals say what was asked and how it was answered, the CIS's journal what
+took effect, the mail sink's store what customers got, the processor's book what was charged.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueCharge:
-    """A bill of a customer with autopay, due today; its amount has to be charged and posted once."""
+    """A bill of a customer with autopay, due today: its amount has to be posted once."""
 
     account: str
     amount_cents: int

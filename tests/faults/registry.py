@@ -138,7 +138,7 @@ def fault(
     repeats_mails: bool = False,
     recovery_seconds_max: float = 30.0,
 ) -> Callable[[F], F]:
-    """Declare a fault: see `Declaration` for the arguments. Raises ValueError for a number twice."""
+    """Declare a fault: see `Declaration`. Raises ValueError for a number that is taken."""
 
     def declare(kind: F) -> F:
         if number in FAULTS and FAULTS[number].__qualname__ != kind.__qualname__:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.faults.controls import until
 from tests.faults.registry import Fault, fault
 from tests.faults.run import Run
 from tests.faults.violations import Violation
@@ -97,9 +98,10 @@ class OtherAmount(Fault):
         await run.load.send(self.trains)
 
     async def heal(self, run: Run) -> None:
-        async with asyncio.timeout(20):
-            while await self._conflicted(run) < len(self.trains):
-                await asyncio.sleep(0.1)
+        async def all_are_stopped() -> bool:
+            return await self._conflicted(run) == len(self.trains)
+
+        await until(all_are_stopped, timeout_seconds=20, what="conflicts recorded")
         await run.controls.reset("cis")
 
     async def check(self, run: Run) -> list[Violation]:

@@ -410,6 +410,7 @@ class RotatedSecret(Fault):
     how="a plain producer, on every stream",
     oracles="LDANQHT",
     touches=("load",),
+    short=True,
 )
 class PoisonRecords(Fault):
     hold_seconds = 1.5

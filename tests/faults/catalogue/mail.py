@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tests.faults.controls import until
 from tests.faults.registry import Fault, fault
 from tests.faults.run import Run
 
@@ -37,9 +38,9 @@ class WrongMail(Fault):
         await run.load.send([train])
 
     async def heal(self, run: Run) -> None:
-        async with asyncio.timeout(20):
-            while not await self._given_up(run):
-                await asyncio.sleep(0.1)
+        await until(
+            lambda: self._given_up(run), timeout_seconds=20, what="a refusal for good recorded"
+        )
         sink = await run.controls.switches("mail")
         run.note(refused_for_good=sink["permanent_failure"]["fired"])
         await run.controls.reset("mail")
