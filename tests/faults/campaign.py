@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
 import orjson
@@ -105,6 +106,8 @@ class Outcome:
         }
 
 
+_poisoned: WeakKeyDictionary[LocalStack, dict[str, list[bytes]]] = WeakKeyDictionary()
+"""By stack, what was poisoned on it in earlier runs."""
 _prefixes: Iterator[int] = iter(range(1, 1_000_000))
 
 
@@ -142,7 +145,7 @@ async def run_faults(
     watching = None
     journals = None
     try:
-        before, starts = await _counters(run.controls)
+        before, pids = await _counters(run.controls)
         await run.load.open()
         for each in faults:
             await each.prepare(run)
@@ -160,7 +163,7 @@ async def run_faults(
         violations += await _quiet(run.controls)
         times["ended"] = time.time()
         await _stop(watching)
-        journals = await _gather(run, offsets, samples, times, before, starts, dead_before)
+        journals = await _gather(run, offsets, samples, times, before, pids, dead_before)
         violations += _judge(journals, run, faults, calm)
         for each in faults:
             violations += await _checked(each, run)
@@ -285,13 +288,13 @@ async def _gather(
     samples: list[Sample],
     times: dict[str, float],
     before: dict[str, dict[str, float]],
-    starts: dict[str, int],
+    pids: dict[str, int | None],
     dead_before: dict[str, dict[int, int]],
 ) -> Journals:
     load, state = run.load, run.stack.state
     accounts = load.known_accounts
     effects = read_effects(state.cis_journal_path, offset_bytes=offsets.journal)
-    after, starts_after = await _counters(run.controls)
+    after, pids_after = await _counters(run.controls)
     journals = Journals(
         accounts=accounts,
         addresses=load.addresses,
@@ -316,7 +319,7 @@ async def _gather(
         counters={
             service: {name: after[service][name] - before[service][name] for name in after[service]}
             for service in COUNTED
-            if starts_after[service] == starts[service] and after[service] and before[service]
+            if pids_after[service] == pids[service] and after[service] and before[service]
         },
         dead=await _dead(run.controls, dead_before),
     )
@@ -340,7 +343,7 @@ def _judge(
         *oracles.invented(journals),
         *oracles.told(journals, repeats_allowed=any(each.repeats_mails for each in declared)),
         *oracles.reversed_in_order(journals),
-        *oracles.buried(journals, poison=run.poison),
+        *oracles.buried(journals, poison=run.poison, earlier=_poisoned.setdefault(run.stack, {})),
     ]
     if "N" in letters:
         recovery = max(each.recovery_seconds_max for each in declared) if declared else 0.0
@@ -358,6 +361,8 @@ def _judge(
         found += oracles.metrics(journals)
     if "T" in letters:
         found += oracles.timelines(journals)
+    for stream, records in run.poison.items():
+        _poisoned[run.stack].setdefault(stream, []).extend(records)
     if calm is not None:
         found += oracles.equal_ledgers(journals, calm)
     return found
@@ -372,9 +377,12 @@ def _letters(faults: Sequence[Fault]) -> str:
     return "".join(letter for letter in "LDANOQHMT" if letter in kept | set("LDAQ"))
 
 
-async def _counters(controls: Controls) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+async def _counters(
+    controls: Controls,
+) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
+    """What the services have counted, and which processes have: a new one begins at nothing."""
     supervisor = controls.stack.supervisor
-    starts = {service: supervisor.starts(name=service) for service in SERVICES}
+    pids = {service: supervisor.pid(name=service) for service in SERVICES}
     found = {}
     for service, names in COUNTED.items():
         samples = await controls.counters(service)
@@ -386,7 +394,7 @@ async def _counters(controls: Controls) -> tuple[dict[str, dict[str, float]], di
             if samples
             else {}
         )
-    return found, starts
+    return found, pids
 
 
 async def _dead_ends(controls: Controls) -> dict[str, dict[int, int]]:

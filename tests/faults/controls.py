@@ -191,7 +191,11 @@ class Controls:
         """Produce every record of a stream once more, with its key and headers; how many."""
         records = await self.read_stream(stream)
         producer = AIOKafkaProducer(
-            bootstrap_servers=self.state.kafka_bootstrap, acks="all", enable_idempotence=True
+            bootstrap_servers=self.state.kafka_bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            # Whatever a broker has taken once.
+            max_request_size=2_000_000,
         )
         await producer.start()
         try:

@@ -293,7 +293,8 @@ class Load:
             in_order: whether its events will be sent in theirs.
         """
         cents = next(self._amounts)
-        account = account or self.extra_accounts[cents % len(self.extra_accounts)]
+        # The first three are for faults that single one account out.
+        account = account or self.extra_accounts[3 + cents % (len(self.extra_accounts) - 3)]
         return self._train(
             account=account,
             amount_cents=cents,

@@ -56,11 +56,21 @@ def stack_for(needs: Needs, *, name: str, state_dir: Path) -> Iterator[LocalStac
         else:
             with LocalStack(name=name, environments=environments, fresh=True) as stack:
                 yield stack
+            _wipe(stack)
     finally:
         if before is None:
             del os.environ["PAYPOST_STATE_DIR"]
         else:
             os.environ["PAYPOST_STATE_DIR"] = before
+
+
+def _wipe(stack: LocalStack) -> None:
+    """What was to be kept of a run was copied; a stack's data are hundreds of megabytes."""
+    lock = stack.directory.acquire()
+    try:
+        stack.directory.wipe()
+    finally:
+        lock.release()
 
 
 def _prefix(service: str) -> str:

@@ -20,6 +20,10 @@ LOAD = Shape(payments=70, tail=6, charges=10, accounts=25, lead_seconds=1.0, lag
 SHORT = [kind for kind in load_catalogue().values() if kind.declaration.short]
 
 
+def _name(kind: type[Fault] | None) -> str:
+    return "calm" if kind is None else f"fault-{kind.declaration.number}"
+
+
 @pytest.fixture(scope="module")
 def faults_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
     """One stack for all of them: each leaves it healthy."""
@@ -32,7 +36,7 @@ def faults_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStac
 class TestUnderFault:
     calm: Journals | None = None
 
-    @pytest.mark.parametrize("kind", [None, *SHORT], ids=lambda kind: _name(kind))
+    @pytest.mark.parametrize("kind", [None, *SHORT], ids=_name)
     async def test_nothing_is_lost_doubled_or_untold(
         self, faults_stack: LocalStack, tmp_path: Path, kind: type[Fault] | None
     ) -> None:
@@ -50,7 +54,3 @@ class TestUnderFault:
 
         said = "\n".join(str(each) for each in outcome.violations)
         assert outcome.holds, f"seed {SEED}, journals in {outcome.folder}:\n{said}"
-
-
-def _name(kind: type[Fault] | None) -> str:
-    return "calm" if kind is None else f"fault-{kind.declaration.number}"

@@ -27,6 +27,13 @@ class WrongCis(Fault):
 
     hold_seconds = 2.5
 
+    breaking_seconds = 9.0
+
+    async def prepare(self, run: Run) -> None:
+        self.counted: dict[str, float] = {}
+        self.began = 0.0
+        self.lost_before = await self._lost(run)
+
     async def inject(self, run: Run) -> None:
         controls = run.controls
         for switches in (
@@ -52,13 +59,8 @@ class WrongCis(Fault):
         self.opened = now.get("cis_poster_breaker_open", 0.0)
         await run.controls.reset("cis")
 
-    counted: dict[str, float] = {}  # noqa: RUF012 - replaced, never changed
-    began = 0.0
-
     async def check(self, run: Run) -> list[Violation]:
-        asked = await run.controls.value(
-            "SELECT count(*) FROM cis_poster.failed_attempts WHERE outcome = 'lost'"
-        )
+        asked = await self._lost(run) - self.lost_before
         run.note(calls_per_second_while_down=round(self.calls_per_second, 1), answers_lost=asked)
         if not run.alone:
             return []
@@ -75,6 +77,12 @@ class WrongCis(Fault):
                 )
             )
         return found
+
+    async def _lost(self, run: Run) -> int:
+        count: int = await run.controls.value(
+            "SELECT count(*) FROM cis_poster.failed_attempts WHERE outcome = 'lost'"
+        )
+        return count
 
 
 @fault(

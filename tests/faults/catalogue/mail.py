@@ -19,6 +19,7 @@ from tests.faults.run import Run
 )
 class WrongMail(Fault):
     hold_seconds = 1.5
+    breaking_seconds = 7.0
 
     async def inject(self, run: Run) -> None:
         for switches in (

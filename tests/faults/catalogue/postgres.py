@@ -26,6 +26,7 @@ class BrokenPostgres(Fault):
     """Services recover without a restart of their own."""
 
     hold_seconds = 1.0
+    breaking_seconds = 6.0
     unwell = ("payment-intake",)
 
     async def inject(self, run: Run) -> None:

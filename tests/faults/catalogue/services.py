@@ -23,6 +23,7 @@ from paypost.stack.local import SERVICES
 )
 class KilledServices(Fault):
     hold_seconds = 1.0
+    breaking_seconds = 4.0
 
     async def inject(self, run: Run) -> None:
         victims = [*SERVICES, *SERVICES]
@@ -49,6 +50,7 @@ class RollingRestart(Fault):
 
     hold_seconds = 0.5
     rounds = 20
+    breaking_seconds = 40.0
 
     async def inject(self, run: Run) -> None:
         for _ in range(self.rounds):
