@@ -134,7 +134,8 @@ class TestMovedClock:
         clock = MovedClock(path=tmp_path / "offset")
         program = (
             "import select, time\nwhile True:\n"
-            "    print(time.time(), time.monotonic(), flush=True)\n    select.select([], [], [], 0.05)"
+            "    print(time.time(), time.monotonic(), flush=True)\n"
+            "    select.select([], [], [], 0.05)"
         )
         with subprocess.Popen(
             [sys.executable, "-c", program],
