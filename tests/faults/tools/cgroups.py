@@ -183,6 +183,10 @@ class MemoryLimited(ControlGroup):
         super().__init__(pids=pids, watchdog=watchdog, log_path=log_path)
         self._bytes_max = bytes_max
 
+    def limit(self, bytes_max: int) -> None:
+        """Allow it this much from now on. Raises OSError where it uses more and cannot give back."""
+        self._write("memory.limit_in_bytes", str(bytes_max))
+
     @property
     def kills(self) -> int:
         """How many processes the kernel has ended for it."""

@@ -1,6 +1,6 @@
 """A disk that can be full: a server's data on a small file system of their own.
 
-The data are moved while their server is down, and moved back the same way. However this process
+The data are moved there while their server is down, and are gone with it. However this process
 ends, nothing stays mounted.
 """
 
@@ -63,7 +63,8 @@ class SmallDisk:
 
     def take_over(self) -> None:
         """Move the folder to a small disk. Its server must be down."""
-        used_mib = sum(each.stat().st_size for each in self._folder.rglob("*")) // MIB + 1
+        # What is allocated: the broker makes its indexes large and sparse.
+        used_mib = sum(each.stat().st_blocks * 512 for each in self._folder.rglob("*")) // MIB + 1
         mode = f"{self._folder.stat().st_mode & 0o777:o}"
         self._folder.rename(self._kept)
         self._folder.mkdir()
@@ -76,7 +77,7 @@ class SmallDisk:
         try:
             options = f"size={size_mib}m,mode={mode}"
             run("mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self._folder))
-            run("cp", "-a", f"{self._kept}/.", str(self._folder))
+            run("cp", "-a", "--sparse=always", f"{self._kept}/.", str(self._folder))
         except CommandFailedError:
             self._unmount()
             self._folder.rmdir()
@@ -101,20 +102,8 @@ class SmallDisk:
         """Give the taken space back."""
         self._ballast.unlink(missing_ok=True)
 
-    def give_back(self) -> None:
-        """Move the folder back to the disk that it was on. Its server must be down."""
-        if not self.mounted:
-            return
-        self.free()
-        shutil.rmtree(self._kept, ignore_errors=True)
-        self._kept.mkdir(mode=self._folder.stat().st_mode & 0o777)
-        run("cp", "-a", f"{self._folder}/.", str(self._kept))
-        self._unmount()
-        self._folder.rmdir()
-        self._kept.rename(self._folder)
-
     def drop(self) -> None:
-        """Unmount it, whatever is on it: for a stack that is given up."""
+        """Unmount it with all that is on it; the folder is empty then. Its server must be down."""
         self._unmount()
 
     def _unmount(self) -> None:

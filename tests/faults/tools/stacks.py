@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.faults.tools.clocks import MovedClock
+from tests.faults.tools.disk import SmallDisk
 from tests.faults.tools.network import Networks
 from tests.faults.tools.toxiproxy import HOST, Toxiproxy
 
@@ -31,6 +32,52 @@ WAYS = ("kafka", "postgres", "cis", "smtp")
 def clustered(name: str, environments: Environments) -> LocalStack:
     """A stack with three brokers."""
     return LocalStack(name=name, environments=environments, fresh=True, brokers=3)
+
+
+class SmallDiskStack(LocalStack):
+    """A stack whose PostgreSQL and Kafka each have a small disk of their own.
+
+    Attributes:
+        disks: by server, `postgres` and `kafka`.
+    """
+
+    FREE_MIB = 300
+    """Beyond what is there at the start: more than a run writes, and soon filled."""
+
+    def __init__(self, *, name: str, environments: Environments) -> None:
+        """Raises UnavailableError where nothing can be mounted."""
+        super().__init__(name=name, environments=environments, fresh=True)
+        self._tools_watchdog = Watchdog()
+        self._tools_folder = tempfile.TemporaryDirectory(prefix="paypost-disks-")
+        self.disks = {
+            server: SmallDisk(
+                folder=self.directory.data / server,
+                free_mib=self.FREE_MIB,
+                watchdog=self._tools_watchdog,
+                log_path=Path(self._tools_folder.name) / "disks.log",
+            )
+            for server in ("postgres", "kafka")
+        }
+
+    def up(self) -> StackState:
+        super().up()
+        try:
+            for server, disk in self.disks.items():
+                running = self.postgres if server == "postgres" else self.kafka
+                running.stop()
+                disk.take_over()
+                running.start()
+        except BaseException:
+            self.down()
+            raise
+        return self.state
+
+    def down(self) -> None:
+        super().down()
+        for disk in self.disks.values():
+            disk.drop()
+        self._tools_watchdog.close()
+        self._tools_folder.cleanup()
 
 
 class ClockedStack(LocalStack):
