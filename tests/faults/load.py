@@ -217,7 +217,7 @@ class Load:
                 state=self.state, connection=connection, accounts=sorted(self.known_accounts)
             )
             if self.subscribers:
-                await self._until_known(connection)
+                await self.until_known(connection, self.autopay_accounts)
                 await enrol(state=self.state, connection=connection, subscribers=self.subscribers)
         finally:
             await connection.close()
@@ -363,15 +363,18 @@ class Load:
                     raise
                 await asyncio.sleep(0.5)
 
-    async def _until_known(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def until_known(
+        self, connection: asyncpg.Connection[asyncpg.Record], accounts: Sequence[str]
+    ) -> None:
+        """Wait until autopay-scheduler has heard of these customers. Raises TimeoutError."""
         deadline = time.monotonic() + 30
         while (
             await connection.fetchval(
                 "SELECT count(*) FROM autopay_scheduler.accounts"
                 " WHERE account_id = ANY($1::text[])",
-                self.autopay_accounts,
+                list(accounts),
             )
-        ) < len(self.autopay_accounts):
+        ) < len(accounts):
             if time.monotonic() > deadline:
                 raise TimeoutError("autopay-scheduler has not heard of all customers")
             await asyncio.sleep(0.05)

@@ -36,7 +36,7 @@ STORM_MIN = 3
     31,
     title="both cores starved by a burner; memory limited, then to less than is needed",
     how="three busy loops for each core for 10 s; each service in a memory control group of 160 "
-    "MiB all the while; then one of them, drawn by the seed, killed and started with 40 MiB for 5 s",
+    "MiB all the while; then one of them, drawn by the seed, killed and started in 40 MiB for 5 s",
     oracles="LDAH",
     touches=SERVICES,
     repeats_mails=True,

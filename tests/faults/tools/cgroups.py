@@ -184,7 +184,7 @@ class MemoryLimited(ControlGroup):
         self._bytes_max = bytes_max
 
     def limit(self, bytes_max: int) -> None:
-        """Allow it this much from now on. Raises OSError where it uses more and cannot give back."""
+        """Allow it this much from now on. Raises OSError where it uses more than that."""
         self._write("memory.limit_in_bytes", str(bytes_max))
 
     @property
