@@ -250,7 +250,11 @@ class Controls:
 
     async def counters(self, service: str) -> dict[str, float]:
         """Every sample of a service's metrics, by name and labels; empty without an answer."""
-        url = f"{self.state.ops_urls[service]}/metrics"
+        return await self.counters_at(self.state.ops_urls[service])
+
+    async def counters_at(self, ops_url: str) -> dict[str, float]:
+        """The same of any process, by the address of its operations."""
+        url = f"{ops_url}/metrics"
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session,

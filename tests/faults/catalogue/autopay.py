@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import ClassVar
 
 from tests.faults.load import Shape
 from tests.faults.registry import Fault, fault
@@ -106,14 +107,14 @@ class ReturnedDebits(Fault):
 
     shape = Shape(payments=60, tail=8, charges=0, accounts=20)
     hold_seconds = 0.5
-    tokens = {
+    tokens: ClassVar[dict[int, str]] = {
         0: "pm_script_ach_R01_0",
         1: "pm_script_ach_R01_1",
         2: "pm_script_ach_R01_2",
         3: "pm_script_ach_R01_3",
         4: "pm_script_ach_R01",
     }
-    returns = {0: 0, 1: 1, 2: 2, 3: 3, 4: 3}
+    returns: ClassVar[dict[int, int]] = {0: 0, 1: 1, 2: 2, 3: 3, 4: 3}
     """By account's number, how often the bank sends the debit back: the third is given up."""
 
     async def prepare(self, run: Run) -> None:

@@ -99,7 +99,13 @@ class WrongClocks(Fault):
         for by, (begin, end) in self.windows.items():
             statuses = [each.status for each in sent_between(run, begin, end)]
             wanted = {200} if by == WITHIN else {401}
-            run.note(**{f"answered_at_{by.total_seconds() / 60:+.0f}_min": sorted(set(statuses))})
+            run.note(
+                **{
+                    f"answered_at_{by.total_seconds() / 60:+.0f}_min": sorted(
+                        map(str, set(statuses))
+                    )
+                }
+            )
             if not statuses or set(statuses) != wanted:
                 violations.append(
                     Violation(
