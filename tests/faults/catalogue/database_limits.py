@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 
 import asyncpg
 from tests.faults.evidence import false_yes, sent_between
@@ -23,12 +24,17 @@ LOCKED_SECONDS = 11.5
 """Longer than any statement of a service may take (10 s): a longer lock changes nothing more."""
 SPARE_SESSIONS = 3
 """Reserved for superusers by the server: those who watch need one."""
+LEFT_SESSIONS = 10
+"""For the services, until the fault begins."""
+HOT_PAYMENTS = 3
+BEGUN = 4
+"""Steps of a payment that are sent before its row is locked: those of the charge itself."""
 
 
 @fault(
     14,
     title="Postgres out of connections; hot rows and a table locked; statements timed out",
-    how="sessions ended and all free ones taken for 5 s; rows of payments and accounts under way "
+    how="sessions ended and all free ones taken for 5 s; rows of payments under way, of accounts, "
     "and the whole of notifier's table locked by another session for 11.5 s (statements may take "
     "10)",
     oracles="LDAH",
@@ -41,36 +47,49 @@ class ExhaustedPostgres(Fault):
     hold_seconds = 0.5
     unwell = ("payment-intake",)
 
+    async def prepare(self, run: Run) -> None:
+        """Take what the services do not use: they are quick to take what becomes free."""
+        self.taken = contextlib.AsyncExitStack()
+        self.sessions = 0
+        self.most = int(await run.controls.value("SHOW max_connections"))
+        used = int(await run.controls.value("SELECT count(*) FROM pg_stat_activity"))
+        await self._fill(run, self.most - used - LEFT_SESSIONS)
+
     async def inject(self, run: Run) -> None:
-        async with contextlib.AsyncExitStack() as taken:
-            self.began = time.time()
-            await self._take_all(run, taken)
+        self.began = time.time()
+        try:
+            async with run.controls.database() as session:
+                end = time.monotonic() + STARVED_SECONDS
+                while time.monotonic() < end:
+                    await session.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                        " WHERE usename <> 'postgres' AND backend_type = 'client backend'"
+                    )
+                    await self._fill(run, self.most - SPARE_SESSIONS)
+                    await asyncio.sleep(0.1)
+        finally:
+            await self.taken.aclose()
         run.note(sessions_taken=self.sessions)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)
         await self._lock(run)
 
-    async def _take_all(self, run: Run, taken: contextlib.AsyncExitStack) -> None:
-        """End the services' sessions, and be quicker than they to take the free ones."""
-        most = int(await run.controls.value("SHOW max_connections"))
-        self.sessions = 0
-        end = time.monotonic() + STARVED_SECONDS
-        while time.monotonic() < end:
-            with contextlib.suppress(asyncpg.TooManyConnectionsError):
-                await run.controls.rows(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE usename <> 'postgres' AND backend_type = 'client backend'"
-                )
-            with contextlib.suppress(asyncpg.TooManyConnectionsError):
-                while self.sessions < most - SPARE_SESSIONS:
-                    session = await asyncpg.connect(run.stack.state.superuser_dsn, timeout=5)
-                    taken.push_async_callback(session.close)
-                    self.sessions += 1
-            await asyncio.sleep(0.2)
+    async def _fill(self, run: Run, most: int) -> None:
+        with contextlib.suppress(asyncpg.TooManyConnectionsError):
+            while self.sessions < most:
+                session = await asyncpg.connect(run.stack.state.superuser_dsn, timeout=5)
+                self.taken.push_async_callback(session.close)
+                self.sessions += 1
 
     async def _lock(self, run: Run) -> None:
+        """Lock payments that have begun, and send what follows of them meanwhile."""
+        trains = [run.load.extra(scenario="partial_refunds") for _ in range(HOT_PAYMENTS)]
+        await run.load.send([replace(each, steps=each.steps[:BEGUN]) for each in trains])
         async with run.controls.database() as session, session.transaction():
             rows = await session.fetch(
-                "SELECT id FROM payment_intake.payments ORDER BY id DESC LIMIT 20 FOR UPDATE"
+                "SELECT p.id FROM payment_intake.payments p"
+                " JOIN payment_intake.payment_references r ON r.payment_id = p.id"
+                " WHERE r.reference = ANY($1::text[]) FOR UPDATE OF p",
+                [each.reference for each in trains],
             )
             accounts = await session.fetch(
                 "SELECT account_id FROM autopay_scheduler.accounts"
@@ -79,10 +98,14 @@ class ExhaustedPostgres(Fault):
             )
             await session.execute("LOCK TABLE notifier.notifications IN ACCESS EXCLUSIVE MODE")
             run.note(rows_locked=len(rows) + len(accounts))
+            rest = [replace(each, steps=each.steps[BEGUN:]) for each in trains]
+            self.sending = asyncio.create_task(run.load.send(rest))
             await asyncio.sleep(LOCKED_SECONDS)
+        await self.sending
 
     async def heal(self, run: Run) -> None:
         self.ended = time.time()
+        await self.taken.aclose()
         await run.controls.until_ready()
 
     async def check(self, run: Run) -> list[Violation]:
