@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Needs git, make and Python >= 3.11 with venv.
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down test lint fmt lock docs sre-check k8s-check sbom audit
+.PHONY: help env demo up down test lint fmt lock docs faults sre-check k8s-check sbom audit
 
 # The first that is new enough; python3 if none is, so that the bootstrap can say so.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -36,6 +36,12 @@ fmt: env ## Format the code and fix what can be fixed
 
 lock: env ## Resolve the dependencies anew into requirements.lock
 	@$(PYTHON) scripts/bootstrap.py --lock
+
+# make faults | make faults ONLY=22 SEED=7 | make faults MIXES=200 [SEED=7]
+faults: env ## Break the system in every way of tests/faults, prove what held, write docs/reliability.md
+	@$(BIN)/python -m tests.faults $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(MIXES),--mixes $(MIXES)) $(if $(FOLDER),--folder $(FOLDER)) \
+		$(if $(SOAK_MINUTES),--soak-minutes $(SOAK_MINUTES))
 
 sre-check: env ## Real Prometheus beside the product: every panel, rule and alert, real outages
 	@$(BIN)/python -m deploy.observability.check

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.clock import Clock
 from shared.db.engine import build_engine
 from shared.db.health import database_check
+from shared.failpoints import Failpoint, Seam, crashing
 from shared.messaging.consumers import Consumers, build_broker, group_of
 from shared.messaging.inbox import Group, Inbox
 from shared.messaging.producer import RecordProducer
@@ -55,6 +56,7 @@ def build_backbone(
     outbox_rows: Table,
     metrics: ServiceMetrics,
     clock: Clock,
+    failpoint: Failpoint | None = None,
 ) -> Backbone:
     """Put together what every service stands on."""
     engine = build_engine(
@@ -73,20 +75,25 @@ def build_backbone(
     spans = open_spans(
         settings=settings, service=group_id, version=metrics.version, metrics=metrics
     )
-    inbox = Inbox(
-        consumer=group_id, dead_letters=producer, clock=clock, metrics=metrics, spans=spans
+    inbox = crashing(
+        Inbox(consumer=group_id, dead_letters=producer, clock=clock, metrics=metrics, spans=spans),
+        method="deliver",
+        after=Seam.TAKEN,
+        failpoint=failpoint,
+    )
+    publisher = crashing(
+        spans.publisher(producer) if spans is not None else producer,
+        method="publish",
+        before=Seam.COMMITTED,
+        after=Seam.PUBLISHED,
+        failpoint=failpoint,
     )
     broker = build_broker(settings=settings, client_id=group_id)
     return Backbone(
         engine=engine,
         outbox=outbox,
         producer=producer,
-        announcer=Announcer(
-            engine=engine,
-            outbox=outbox,
-            publisher=spans.publisher(producer) if spans is not None else producer,
-            metrics=metrics,
-        ),
+        announcer=Announcer(engine=engine, outbox=outbox, publisher=publisher, metrics=metrics),
         inbox=inbox,
         group=group_of(settings=settings, group_id=group_id),
         broker=broker,

@@ -1,11 +1,21 @@
+import asyncio
 import os
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
 from tests.support.backends import start_kafka
 
-from paypost.stack.kafka import BrokerRunningError, prepare_runtime, serves
+from paypost.stack.kafka import (
+    BrokerRunningError,
+    ClientDoor,
+    KafkaBroker,
+    KafkaCluster,
+    prepare_runtime,
+    serves,
+)
 from paypost.stack.ports import PortBlock
 
 
@@ -102,3 +112,87 @@ class TestPrepareRuntime:
         assert prepare_runtime(watchdog=watchdog) == prepared
         assert prepared.aot_cache is not None
         assert prepared.aot_cache.exists()
+
+
+class TestKafkaCluster:
+    async def test_takes_writes_with_one_node_down_and_none_with_two(
+        self, tmp_path, watchdog
+    ) -> None:
+        with PortBlock.claim() as ports:
+            cluster = KafkaCluster(
+                runtime=prepare_runtime(watchdog=watchdog),
+                data_dir=tmp_path / "data",
+                ports=tuple(ports.port(f"kafka {n}") for n in range(3)),
+                controller_ports=tuple(ports.port(f"controller {n}") for n in range(3)),
+                log_dir=tmp_path,
+                watchdog=watchdog,
+            )
+            try:
+                cluster.start()
+                assert cluster.running
+                admin = AIOKafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+                await admin.start()
+                topic = NewTopic("kept", 1, 3, topic_configs={"min.insync.replicas": "2"})
+                await admin.create_topics([topic])
+                await admin.close()
+                first, second, _ = cluster.brokers
+
+                first.kill()
+                assert not cluster.running
+                await send(cluster.bootstrap, b"two are enough")
+
+                second.kill()
+                with pytest.raises((KafkaError, TimeoutError)):
+                    async with asyncio.timeout(8):
+                        await send(cluster.bootstrap, b"one is not")
+
+                cluster.start()
+                assert cluster.running
+                await send(cluster.bootstrap, b"three again")
+            finally:
+                cluster.stop()
+
+
+class TestClientDoor:
+    async def test_sends_clients_round_by_the_address_that_it_advertises(
+        self, tmp_path, watchdog
+    ) -> None:
+        with PortBlock.claim() as ports:
+            door = ClientDoor(
+                port=ports.port("door"), advertised_host="127.0.0.1", advertised_port=19_999
+            )
+            broker = KafkaBroker(
+                runtime=prepare_runtime(watchdog=watchdog),
+                data_dir=tmp_path / "data",
+                port=ports.port("kafka"),
+                controller_port=ports.port("controller"),
+                log_path=tmp_path / "kafka.log",
+                watchdog=watchdog,
+                door=door,
+            )
+            try:
+                broker.start()
+                assert await sent_to(broker.bootstrap) == broker.port
+                assert await sent_to(f"127.0.0.1:{door.port}") == 19_999
+            finally:
+                broker.stop()
+
+
+async def send(bootstrap: str, value: bytes) -> None:
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", request_timeout_ms=5_000)
+    await producer.start()
+    try:
+        await producer.send_and_wait("kept", value)
+    finally:
+        await asyncio.wait_for(producer.stop(), timeout=5)
+
+
+async def sent_to(bootstrap: str) -> int:
+    client = AIOKafkaClient(bootstrap_servers=bootstrap)
+    await client.bootstrap()
+    try:
+        [broker] = client.cluster.brokers()
+        port: int = broker.port
+        return port
+    finally:
+        await client.close()

@@ -1,6 +1,7 @@
 """How every service takes its streams: FastStream's defaults would lose records."""
 
 import pytest
+from aiokafka.conn import collect_hosts
 from faststream import AckPolicy
 
 import autopay_scheduler.app
@@ -119,6 +120,15 @@ class TestSubscribers:
             assert each._connection_args["max_poll_interval_ms"] == MAX_POLL_INTERVAL_MS
             # A batch may be tried as a whole and then record by record, each with all patience.
             assert 2 * PATIENCE_SECONDS * 1000 < MAX_POLL_INTERVAL_MS
+
+    async def test_know_every_broker_that_the_setting_names(self):
+        several = COMMON | {"kafka_bootstrap_servers": "one:9092, two:9093,three:9094"}
+        settings = cis_poster.settings.Settings(
+            **several, cis_base_url="http://localhost:1", cis_api_key="some-key"
+        )
+        broker = cis_poster.app.build_app(settings).broker
+        hosts = collect_hosts(broker._connection_kwargs["bootstrap_servers"], randomize=False)
+        assert [each[:2] for each in hosts] == [("one", 9092), ("two", 9093), ("three", 9094)]
 
     async def test_create_no_topic_and_publish_nothing(self, service):
         config = service[1].config

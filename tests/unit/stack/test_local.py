@@ -155,8 +155,10 @@ class TestProcessSpec:
     @pytest.mark.parametrize("service", SERVICES)
     def test_nothing_but_the_stack_says_what_a_service_s_settings_are(self, service):
         stray = f"{service.replace('-', '_')}_stray".upper()
-        env = spec(service, environ={stray: "1", "PATH": "/bin"}).env
+        environ = {stray: "1", "PAYPOST_FAILPOINT": "taken", "PATH": "/bin"}
+        env = spec(service, environ=environ).env
         assert stray not in env
+        assert "PAYPOST_FAILPOINT" not in env
         assert env["PATH"] == "/bin"
 
     def test_the_caller_s_settings_win(self):

@@ -25,9 +25,10 @@ import struct
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -322,6 +323,36 @@ def prepare_runtime(
 _JVM_OPTIONS = ("-XX:+UseSerialGC", "-Xss512k", "-Djava.awt.headless=true")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClientDoor:
+    """A second way in, for clients that are to take a way round: through a proxy, as a rule.
+
+    Attributes:
+        port: where the broker listens on 127.0.0.1.
+        advertised_host: where clients that came in by this door are sent back to.
+        advertised_port: likewise.
+    """
+
+    port: int
+    advertised_host: str
+    advertised_port: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """One node's place in a cluster.
+
+    Attributes:
+        node_id: its number.
+        controller_ports: of all nodes, by their numbers; each is broker and controller.
+        cluster_id: the same for all nodes; None makes one up when there are no data.
+    """
+
+    node_id: int = 1
+    controller_ports: Mapping[int, int] = field(default_factory=dict)
+    cluster_id: str | None = None
+
+
 class KafkaBroker:
     """One broker and controller on two loopback ports, with its data in one folder.
 
@@ -341,8 +372,12 @@ class KafkaBroker:
         watchdog: Watchdog,
         heap_mib_max: int = 256,
         on_start: Callable[[ProcessIdentity], None] | None = None,
+        membership: Membership | None = None,
+        door: ClientDoor | None = None,
     ) -> None:
         self.data_dir = data_dir
+        self._membership = membership or Membership(controller_ports={1: controller_port})
+        self._door = door
         self.port = port
         self.log_path = log_path
         self._controller_port = controller_port
@@ -421,9 +456,10 @@ class KafkaBroker:
         logs.mkdir(parents=True, exist_ok=True)
         meta = logs / "meta.properties"
         if not meta.exists():
-            cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            cluster_id = self._membership.cluster_id or make_cluster_id()
+            node_id = self._membership.node_id
             partial = meta.with_suffix(".partial")
-            partial.write_text(f"version=1\ncluster.id={cluster_id}\nnode.id=1\n")
+            partial.write_text(f"version=1\ncluster.id={cluster_id}\nnode.id={node_id}\n")
             partial.replace(meta)
         properties = self._properties(logs=logs)
         (self.data_dir / "server.properties").write_text(
@@ -431,27 +467,39 @@ class KafkaBroker:
         )
 
     def _properties(self, *, logs: Path) -> dict[str, str | int]:
+        nodes = self._membership.controller_ports
+        replicas, in_sync_min = len(nodes), max(1, len(nodes) - 1)
+        listeners = [
+            f"PLAINTEXT://127.0.0.1:{self.port}",
+            f"CONTROLLER://127.0.0.1:{self._controller_port}",
+        ]
+        advertised = [f"PLAINTEXT://127.0.0.1:{self.port}"]
+        if (door := self._door) is not None:
+            listeners.append(f"DOOR://127.0.0.1:{door.port}")
+            advertised.append(f"DOOR://{door.advertised_host}:{door.advertised_port}")
         return {
             "process.roles": "broker,controller",
-            "node.id": 1,
-            "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
-            "listeners": (
-                f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}"
+            "node.id": self._membership.node_id,
+            "controller.quorum.voters": ",".join(
+                f"{node_id}@127.0.0.1:{port}" for node_id, port in nodes.items()
             ),
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": ",".join(listeners),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": (
+                "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,DOOR:PLAINTEXT"
+            ),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
             "log.dirs": str(logs),
             "auto.create.topics.enable": "false",
-            # One node is all there is.
-            "default.replication.factor": 1,
-            "min.insync.replicas": 1,
-            "offsets.topic.replication.factor": 1,
-            "transaction.state.log.replication.factor": 1,
-            "transaction.state.log.min.isr": 1,
-            "share.coordinator.state.topic.replication.factor": 1,
-            "share.coordinator.state.topic.min.isr": 1,
+            # On every node there is; an acknowledged record survives the loss of one.
+            "default.replication.factor": replicas,
+            "min.insync.replicas": in_sync_min,
+            "offsets.topic.replication.factor": replicas,
+            "transaction.state.log.replication.factor": replicas,
+            "transaction.state.log.min.isr": in_sync_min,
+            "share.coordinator.state.topic.replication.factor": replicas,
+            "share.coordinator.state.topic.min.isr": in_sync_min,
             # 50 by default: fifty folders made on the first commit of the first consumer.
             "offsets.topic.num.partitions": 4,
             # Consumers get their partitions at once, and may ask to be missed soon.
@@ -490,11 +538,134 @@ class KafkaBroker:
         ]
 
 
+class KafkaCluster:
+    """Several nodes, each broker and controller, started and stopped as one or one by one.
+
+    Every topic is on all of them; a write needs all but one. As with a single broker, all can be
+    stopped, killed, wiped and started again on the same ports.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: KafkaRuntime,
+        data_dir: Path,
+        ports: tuple[int, ...],
+        controller_ports: tuple[int, ...],
+        log_dir: Path,
+        watchdog: Watchdog,
+        on_start: Callable[[str, ProcessIdentity], None] | None = None,
+    ) -> None:
+        """Starts nothing yet.
+
+        Args:
+            runtime: what the nodes are started from.
+            data_dir: holds a folder for each node.
+            ports: of the brokers, one for each node.
+            controller_ports: of the controllers, one for each node.
+            log_dir: holds a log for each node, `kafka-1.log` and so on.
+            watchdog: ends the nodes when this process dies.
+            on_start: hears of each start of a node, by its name.
+        """
+        self.data_dir = data_dir
+        nodes = dict(enumerate(controller_ports, start=1))
+        self._brokers = tuple(
+            KafkaBroker(
+                runtime=runtime,
+                data_dir=data_dir / str(node_id),
+                port=port,
+                controller_port=nodes[node_id],
+                log_path=log_dir / f"kafka-{node_id}.log",
+                watchdog=watchdog,
+                on_start=partial(on_start, f"kafka-{node_id}") if on_start is not None else None,
+                membership=Membership(
+                    node_id=node_id, controller_ports=nodes, cluster_id=self._cluster_id()
+                ),
+            )
+            for node_id, port in enumerate(ports, start=1)
+        )
+
+    @property
+    def brokers(self) -> tuple[KafkaBroker, ...]:
+        """The nodes: each may be stopped, killed, wiped and started by itself."""
+        return self._brokers
+
+    @property
+    def bootstrap(self) -> str:
+        """The addresses for clients: ``host:port,host:port``."""
+        return ",".join(broker.bootstrap for broker in self._brokers)
+
+    @property
+    def running(self) -> bool:
+        """Whether every node is up."""
+        return all(broker.running for broker in self._brokers)
+
+    def start(self, *, timeout_seconds: float = 90.0) -> None:
+        """Starts what is down, all at once, and waits until each node knows of all.
+
+        Raises:
+            ProcessFailedError: a node ended, or did not get there in time.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        self._each(lambda broker: broker.start(timeout_seconds=timeout_seconds))
+        for broker in self._brokers:
+            while live_brokers(port=broker.port) < len(self._brokers):
+                if time.monotonic() > deadline:
+                    raise ProcessFailedError(
+                        name="kafka",
+                        reason="does not know of all nodes in time",
+                        returncode=None,
+                        log_path=broker.log_path,
+                    )
+                time.sleep(0.03)
+
+    def stop(self, *, timeout_seconds: float = 20.0) -> None:
+        """Stops every node in order; kills what takes longer than `timeout_seconds`."""
+        self._each(lambda broker: broker.stop(timeout_seconds=timeout_seconds))
+
+    def kill(self) -> None:
+        """SIGKILL to every node, as a loss of power."""
+        self._each(KafkaBroker.kill)
+
+    def wipe(self) -> None:
+        """Deletes the data of every node.
+
+        Raises:
+            BrokerRunningError: a node is up.
+        """
+        for broker in self._brokers:
+            broker.wipe()
+
+    def _each(self, work: Callable[[KafkaBroker], None]) -> None:
+        with ThreadPoolExecutor(len(self._brokers)) as pool:
+            list(pool.map(work, self._brokers))
+
+    def _cluster_id(self) -> str:
+        # Kept beside the nodes' data: a node whose disk was lost comes back to its own cluster.
+        path = self.data_dir / "cluster.id"
+        if not path.exists():
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            path.write_text(make_cluster_id())
+        return path.read_text()
+
+
+def make_cluster_id() -> str:
+    """A new id, in the form that Kafka takes: 16 bytes in URL-safe base 64, unpadded."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
 def serves(*, port: int, timeout_seconds: float = 2.0) -> bool:
     """Whether the broker on this loopback port answers that its cluster has a live broker.
 
-    An open port alone is not enough: it opens before the controller lets the broker in. Asks
-    with the oldest Metadata request (version 0) that brokers of version 4 take.
+    An open port alone is not enough: it opens before the controller lets the broker in.
+    """
+    return live_brokers(port=port, timeout_seconds=timeout_seconds) >= 1
+
+
+def live_brokers(*, port: int, timeout_seconds: float = 2.0) -> int:
+    """How many live brokers there are, by the broker on this loopback port; 0 without an answer.
+
+    Asks with the oldest Metadata request (version 0) that brokers of version 4 take.
     """
     client = b"paypost"
     request = struct.pack(f">hhih{len(client)}si", 3, 0, 1, len(client), client, 0)
@@ -505,12 +676,12 @@ def serves(*, port: int, timeout_seconds: float = 2.0) -> bool:
             while len(answer) < 12:
                 part = connection.recv(4096)
                 if not part:
-                    return False
+                    return 0
                 answer += part
     except OSError:
-        return False
+        return 0
     _size, _correlation, brokers = struct.unpack(">iii", answer[:12])
-    return bool(brokers >= 1)
+    return int(brokers)
 
 
 def _make_aot_cache(*, runtime: KafkaRuntime, cache: Path, watchdog: Watchdog) -> None:

@@ -23,7 +23,7 @@ from functools import partial
 from typing import Literal, Self, TypeVar
 from urllib.parse import quote
 
-from paypost.stack.kafka import KafkaBroker, prepare_runtime
+from paypost.stack.kafka import ClientDoor, KafkaBroker, KafkaCluster, prepare_runtime
 from paypost.stack.locks import FileLock
 from paypost.stack.ports import PortBlock
 from paypost.stack.postgres import (
@@ -42,6 +42,7 @@ from paypost.stack.supervisor import (
     Supervisor,
 )
 from paypost.stack.watchdog import Watchdog
+from shared import failpoints
 
 HOST = "127.0.0.1"
 SERVERS = ("kafka", "postgres")
@@ -59,7 +60,11 @@ READY_TIMEOUT_SECONDS = 60.0
 # Longer than the services' own limit (20 s), so that they are never cut off while they keep it.
 DRAIN_TIMEOUT_SECONDS = 25.0
 
+BROKERS = frozenset({1, 3})
+
 Environment = Mapping[str, str]
+Adapt = Callable[[ProcessSpec, StackState], ProcessSpec]
+"""What is run, given what would be run and the stack."""
 
 
 class UnknownPartError(ValueError):
@@ -92,7 +97,12 @@ class StackEvent:
 
 
 def describe(
-    *, directory: StackDirectory, ports: PortBlock, secrets: StackSecrets, owner: ProcessIdentity
+    *,
+    directory: StackDirectory,
+    ports: PortBlock,
+    secrets: StackSecrets,
+    owner: ProcessIdentity,
+    brokers: int = 1,
 ) -> StackState:
     """What a stack will look like in this folder and on these ports, before anything runs."""
     postgres_port = ports.port("postgres")
@@ -108,7 +118,9 @@ def describe(
         ready=False,
         started_at=datetime.now(UTC),
         owner=owner,
-        kafka_bootstrap=f"{HOST}:{ports.port('kafka')}",
+        kafka_bootstrap=",".join(
+            f"{HOST}:{ports.port(_broker_name('kafka', number))}" for number in range(brokers)
+        ),
         postgres_host=HOST,
         postgres_port=postgres_port,
         superuser_dsn=dsn(SUPERUSER, secrets.postgres_superuser_password),
@@ -264,9 +276,11 @@ def process_spec(
 def inherited_environment(*, environ: Environment) -> dict[str, str]:
     """The environment without the settings of our services, and with unbuffered output."""
     prefixes = tuple(f"{service.replace('-', '_')}_".upper() for service in SERVICES)
-    return {key: value for key, value in environ.items() if not key.startswith(prefixes)} | {
-        "PYTHONUNBUFFERED": "1"
-    }
+    return {
+        key: value
+        for key, value in environ.items()
+        if key != failpoints.VARIABLE and not key.startswith(prefixes)
+    } | {"PYTHONUNBUFFERED": "1"}
 
 
 class LocalStack:
@@ -286,6 +300,9 @@ class LocalStack:
         environments: Mapping[str, Environment] | None = None,
         on_event: Callable[[StackEvent], None] | None = None,
         aot: bool = True,
+        brokers: int = 1,
+        kafka_door: ClientDoor | None = None,
+        adapt: Adapt | None = None,
     ) -> None:
         """Starts nothing yet.
 
@@ -296,10 +313,19 @@ class LocalStack:
             environments: by process name, variables that win over the stack's own.
             on_event: hears of each step, from several threads but one at a time.
             aot: whether Kafka's start-up cache is made and used.
+            brokers: how many there are, one or three.
+            kafka_door: a second way in to the broker, where there is one.
+            adapt: has the last word on how a service or counterpart is run.
 
         Raises:
             UnknownPartError: of `parts`, or of the names in `environments`.
+            ValueError: another number of brokers, or a second door to three of them.
         """
+        if brokers not in BROKERS or (kafka_door is not None and brokers != 1):
+            raise ValueError(f"{brokers} brokers, door {kafka_door}: one broker, or three as such")
+        self._brokers = brokers
+        self._kafka_door = kafka_door
+        self._adapt = adapt or (lambda spec, _state: spec)
         self.parts = frozenset(PARTS if parts is None else parts)
         unknown = (self.parts | set(environments or {})) - PARTS
         if unknown:
@@ -316,7 +342,7 @@ class LocalStack:
         self._lock: FileLock | None = None
         self._ports: PortBlock | None = None
         self._watchdog: Watchdog | None = None
-        self._kafka: KafkaBroker | None = None
+        self._kafka: KafkaBroker | KafkaCluster | None = None
         self._postgres: PostgresServer | None = None
         self._supervisor: Supervisor | None = None
 
@@ -326,9 +352,17 @@ class LocalStack:
         return _up(self._state)
 
     @property
-    def kafka(self) -> KafkaBroker:
-        """The broker: may be stopped, killed, wiped and started while the stack is up."""
-        return _up(self._kafka)
+    def kafka(self) -> KafkaBroker | KafkaCluster:
+        """The broker, or all: may be stopped, killed, wiped and started while the stack is up."""
+        if self._kafka is None:
+            raise RuntimeError(_NOT_UP)
+        return self._kafka
+
+    @property
+    def brokers(self) -> tuple[KafkaBroker, ...]:
+        """Each broker by itself."""
+        kafka = self.kafka
+        return kafka.brokers if isinstance(kafka, KafkaCluster) else (kafka,)
 
     @property
     def postgres(self) -> PostgresServer:
@@ -416,6 +450,7 @@ class LocalStack:
             ports=self._ports,
             secrets=self.directory.secrets(sources=WEBHOOK_SOURCES, roles=ROLES),
             owner=owner,
+            brokers=self._brokers,
         )
         self._supervisor = Supervisor(
             log_dir=self.directory.logs, watchdog=self._watchdog, on_start=self._note_process
@@ -481,15 +516,28 @@ class LocalStack:
             aot=self._aot,
             progress=lambda text: self._emit("kafka", "progress", text),
         )
-        self._kafka = KafkaBroker(
-            runtime=runtime,
-            data_dir=self.directory.data / "kafka",
-            port=self._ports.port("kafka"),
-            controller_port=self._ports.port("kafka controller"),
-            log_path=self.state.log_paths["kafka"],
-            watchdog=self._watchdog,
-            on_start=lambda identity: self._note_process("kafka", identity),
-        )
+        controllers = [_broker_name("kafka controller", n) for n in range(self._brokers)]
+        if self._brokers > 1:
+            self._kafka = KafkaCluster(
+                runtime=runtime,
+                data_dir=self.directory.data / "kafka",
+                ports=tuple(_port_of(each) for each in self.state.kafka_bootstrap.split(",")),
+                controller_ports=tuple(self._ports.port(name) for name in controllers),
+                log_dir=self.directory.logs,
+                watchdog=self._watchdog,
+                on_start=self._note_process,
+            )
+        else:
+            self._kafka = KafkaBroker(
+                runtime=runtime,
+                data_dir=self.directory.data / "kafka",
+                port=self._ports.port("kafka"),
+                controller_port=self._ports.port(controllers[0]),
+                log_path=self.state.log_paths["kafka"],
+                watchdog=self._watchdog,
+                on_start=lambda identity: self._note_process("kafka", identity),
+                door=self._kafka_door,
+            )
         self._kafka.start()
 
     def _start_postgres(self) -> None:
@@ -508,7 +556,8 @@ class LocalStack:
 
     def _create_topics(self) -> None:
         bootstrap = self.state.kafka_bootstrap
-        self._run("topics", "shared.contracts.topics", "--bootstrap", bootstrap, env={})
+        copies = ("--replication-factor", str(self._brokers))
+        self._run("topics", "shared.contracts.topics", "--bootstrap", bootstrap, *copies, env={})
 
     def _migrate(self, service: str) -> None:
         env = service_environment(service=service, state=self.state)
@@ -534,14 +583,13 @@ class LocalStack:
             )
 
     def _start_process(self, name: str) -> None:
-        self.supervisor.start(
-            process_spec(
-                name=name,
-                state=self.state,
-                environ=os.environ,
-                overrides=self._environments.get(name, {}),
-            )
+        spec = process_spec(
+            name=name,
+            state=self.state,
+            environ=os.environ,
+            overrides=self._environments.get(name, {}),
         )
+        self.supervisor.start(self._adapt(spec, self.state))
         self.supervisor.wait_ready(name=name, timeout_seconds=READY_TIMEOUT_SECONDS)
 
     def _note_process(self, name: str, identity: ProcessIdentity) -> None:
@@ -574,12 +622,17 @@ class LocalStack:
 
 
 _T = TypeVar("_T")
+_NOT_UP = "this part of the stack is not up"
 
 
 def _up(part: _T | None) -> _T:
     if part is None:
-        raise RuntimeError("this part of the stack is not up")
+        raise RuntimeError(_NOT_UP)
     return part
+
+
+def _broker_name(name: str, number: int) -> str:
+    return name if number == 0 else f"{name} {number + 1}"
 
 
 def _port_of(url: str) -> int:

@@ -138,7 +138,7 @@ class StackState(_Frozen):
         ready: False while it is still starting.
         started_at: when its owner began.
         owner: the process that runs it.
-        kafka_bootstrap: ``host:port``.
+        kafka_bootstrap: ``host:port``, separated by commas where there are several brokers.
         postgres_host, postgres_port: the server.
         superuser_dsn: the project's database, as superuser (``postgresql://``).
         dsns: the same for each role, by its name.

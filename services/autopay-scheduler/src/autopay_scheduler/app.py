@@ -45,6 +45,7 @@ from autopay_scheduler.usecases.requesting import CloseHeld, RequestCharges, Res
 from autopay_scheduler.usecases.viewing import ViewAutopay
 from shared.backbone import Backbone, build_backbone
 from shared.clock import Clock, moved, utc_now
+from shared.failpoints import Failpoint
 from shared.ids import uuid7
 from shared.runtime.http import HttpServer
 from shared.runtime.problems import BearerKeys
@@ -63,7 +64,9 @@ class App:
     metrics: Metrics
 
 
-def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
+def build_app(
+    settings: Settings, *, clock: Clock = utc_now, failpoint: Failpoint | None = None
+) -> App:
     """Put autopay-scheduler together; nothing is opened before the service is served."""
     clock = moved(clock, by=timedelta(seconds=settings.clock_offset_seconds))
     metrics = Metrics()
@@ -73,6 +76,7 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> App:
         outbox_rows=outbox_rows,
         metrics=metrics,
         clock=clock,
+        failpoint=failpoint,
     )
     announcer = backbone.announcer
     city = city_of(settings)

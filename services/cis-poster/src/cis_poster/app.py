@@ -14,7 +14,7 @@ from cis_poster.adapters.repositories import SqlPostings
 from cis_poster.adapters.tables import outbox as outbox_rows
 from cis_poster.api import build_api
 from cis_poster.consumers import GROUP_ID, build_router
-from cis_poster.domain import Attempt
+from cis_poster.domain import Attempt, Outcome
 from cis_poster.jobs import Jobs
 from cis_poster.metrics import Metrics
 from cis_poster.ports import CisGateway, Settlement
@@ -22,6 +22,7 @@ from cis_poster.settings import Settings
 from cis_poster.usecases import Attempting, ManageSuspense, PostDue, PostPayments
 from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
+from shared.failpoints import Failpoint, Seam, crashing
 from shared.runtime.http import HttpServer
 from shared.runtime.problems import BearerKeys
 from shared.runtime.service import Service, every
@@ -52,6 +53,7 @@ def build_app(
     clock: Clock = utc_now,
     randomness: random.Random | None = None,
     cis: CisGateway | None = None,
+    failpoint: Failpoint | None = None,
 ) -> App:
     """Put cis-poster together; nothing is opened before the service is served."""
     metrics = Metrics()
@@ -61,6 +63,7 @@ def build_app(
         outbox_rows=outbox_rows,
         metrics=metrics,
         clock=clock,
+        failpoint=failpoint,
     )
     announcer = backbone.announcer
     postings = SqlPostings(
@@ -99,7 +102,13 @@ def build_app(
         flush=settle, batch_size_max=256, queue_size_max=settings.held_max
     )
     attempting = Attempting(
-        gateway=cis or gateway,
+        gateway=crashing(
+            cis or gateway,
+            method="post",
+            after=Seam.POSTED,
+            counts=lambda answers: any(each.outcome is Outcome.APPLIED for each in answers),
+            failpoint=failpoint,
+        ),
         settle=settler,
         breaker=breaker,
         limit=limit,

@@ -16,7 +16,7 @@ from notifier.adapters.smtp_session import SmtpServer
 from notifier.adapters.tables import outbox as outbox_rows
 from notifier.adapters.words import Sender
 from notifier.consumers import GROUP_ID, build_router
-from notifier.domain import Attempt
+from notifier.domain import Attempt, Outcome
 from notifier.jobs import Jobs
 from notifier.metrics import Metrics
 from notifier.ports import MailGateway, Settlement
@@ -24,6 +24,7 @@ from notifier.settings import Settings
 from notifier.usecases import KeepContacts, Sending, TellCustomers, TellDue
 from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
+from shared.failpoints import Failpoint, Seam, crashing
 from shared.runtime.service import Service, every
 from shared.work.backoff import Backoff
 from shared.work.batcher import MicroBatcher
@@ -51,6 +52,7 @@ def build_app(
     clock: Clock = utc_now,
     randomness: random.Random | None = None,
     mail: MailGateway | None = None,
+    failpoint: Failpoint | None = None,
 ) -> App:
     """Put notifier together; nothing is opened before the service is served."""
     metrics = Metrics()
@@ -60,6 +62,7 @@ def build_app(
         outbox_rows=outbox_rows,
         metrics=metrics,
         clock=clock,
+        failpoint=failpoint,
     )
     announcer = backbone.announcer
     notifications = SqlNotifications(
@@ -86,7 +89,13 @@ def build_app(
         flush=settle, batch_size_max=256, queue_size_max=settings.held_max
     )
     sending = Sending(
-        gateway=mail or gateway,
+        gateway=crashing(
+            mail or gateway,
+            method="send",
+            after=Seam.MAILED,
+            counts=lambda answers: any(each.outcome is Outcome.SENT for each in answers),
+            failpoint=failpoint,
+        ),
         composer=TemplateComposer(sender=_sender(settings)),
         settle=settler,
         breaker=breaker,

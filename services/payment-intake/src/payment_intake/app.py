@@ -46,6 +46,7 @@ from payment_intake.usecases import (
 )
 from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
+from shared.failpoints import Failpoint
 from shared.ids import uuid7
 from shared.runtime.http import HttpServer
 from shared.runtime.problems import BearerKeys
@@ -82,6 +83,7 @@ def build_app(
     clock: Clock = utc_now,
     randomness: random.Random | None = None,
     gateway: ChargeGateway | None = None,
+    failpoint: Failpoint | None = None,
 ) -> App:
     """Put payment-intake together; nothing is opened before the service is served."""
     metrics = Metrics()
@@ -91,6 +93,7 @@ def build_app(
         outbox_rows=outbox_rows,
         metrics=metrics,
         clock=clock,
+        failpoint=failpoint,
     )
     announcer = backbone.announcer
     store = SqlStore(

@@ -134,7 +134,8 @@ class ConsumerMetrics(Protocol):
 def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
     """Return FastStream's broker for consuming only: publishing is the announcer's."""
     broker = KafkaBroker(
-        settings.kafka_bootstrap_servers,
+        # FastStream takes a text for one address, whatever commas are in it.
+        [address.strip() for address in settings.kafka_bootstrap_servers.split(",")],
         client_id=client_id,
         consumer_only=True,
         allow_auto_create_topics=False,

@@ -6,6 +6,7 @@ Each command imports only what it needs: a start costs seconds of import otherwi
 import argparse
 import asyncio
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Generic, NoReturn, TypeVar
@@ -13,8 +14,10 @@ from typing import Any, Generic, NoReturn, TypeVar
 import orjson
 import uvloop
 
+from shared.failpoints import BadFailpointError, Failpoint, load_failpoint
 from shared.runtime.logging import configure_logging
 from shared.runtime.settings import (
+    EXIT_BAD_SETTINGS,
     ServiceSettings,
     database_settings,
     load_settings,
@@ -61,7 +64,7 @@ class ServiceCommand(Generic[Settings]):
         arguments = parser.parse_args()
         match arguments.command:
             case "run":
-                self._serve()
+                self._serve_or_refuse()
             case "migrate":
                 self._migrate(revision=arguments.revision)
             case "await-schema":
@@ -87,12 +90,15 @@ class ServiceCommand(Generic[Settings]):
         document: dict[str, Any] = app.api.openapi()
         return document
 
-    def _build(self, settings: Settings) -> Any:
+    def _build(self, settings: Settings, *, failpoint: Failpoint | None = None) -> Any:
         """Return what the service's `build_app` puts together.
 
         Imported here: the composition root pulls in everything, and `migrate` needs none of it.
         """
-        return importlib.import_module(self._composition).build_app(settings)
+        app = importlib.import_module(self._composition).build_app(settings, failpoint=failpoint)
+        if failpoint is not None:
+            failpoint.assert_installed()
+        return app
 
     def _migrate(self, *, revision: str) -> None:
         from shared.db.migrations import migrate
@@ -122,15 +128,23 @@ class ServiceCommand(Generic[Settings]):
 
     def _serve(self) -> None:
         settings = load_settings(self._settings_class)
+        failpoint = load_failpoint(os.environ, environment=settings.environment)
         from shared.runtime.service import serve
 
         configure_logging(service=self._package.replace("_", "-"), level=settings.log_level)
 
         async def main() -> None:
-            await serve(self._build(settings).service, settings=settings)
+            await serve(self._build(settings, failpoint=failpoint).service, settings=settings)
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
+
+    def _serve_or_refuse(self) -> None:
+        try:
+            self._serve()
+        except BadFailpointError as error:
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(EXIT_BAD_SETTINGS) from None
 
 
 def _print(document: dict[str, Any]) -> None:
