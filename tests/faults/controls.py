@@ -16,6 +16,7 @@ import aiohttp
 import asyncpg
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.structs import OffsetAndMetadata
 from tests.faults.journals import Sample
@@ -29,12 +30,20 @@ from shared.contracts.streams import STREAMS
 
 READY_SECONDS_MAX = 60.0
 SAMPLE_SECONDS = 0.25
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaError, aiohttp.ClientError)
+"""What says that a server is away: in a mix another fault may be under way."""
 
 
 async def until(holds: Callable[[], Awaitable[bool]], *, timeout_seconds: float, what: str) -> None:
-    """Wait until it holds. Raises TimeoutError, saying what did not."""
+    """Wait until it holds; who cannot be asked meanwhile is asked again.
+
+    Raises TimeoutError, saying what did not hold.
+    """
     deadline = time.monotonic() + timeout_seconds
-    while not await holds():
+    while True:
+        with contextlib.suppress(*AWAY):
+            if await holds():
+                return
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout_seconds:g} s")
         await asyncio.sleep(0.05)

@@ -247,7 +247,8 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
     where = "cis-poster"
     moments = []
     postings = await connection.fetch(
-        "SELECT p.* FROM cis_poster.postings p JOIN payment_intake.movements m ON m.id = p.id"
+        "SELECT p.*, m.accepted_at AS movement_accepted_at"
+        " FROM cis_poster.postings p JOIN payment_intake.movements m ON m.id = p.id"
         " WHERE m.payment_id = $1",
         payment_id,
     )
@@ -261,7 +262,8 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
                 at=row["taken_at"],
                 where=where,
                 what=f"took {row['kind']}",
-                detail=f"for {row['account_id'] or 'no account'}",
+                detail=f"for {row['account_id'] or 'no account'}"
+                + on_its_way(accepted_at=row["movement_accepted_at"], taken_at=row["taken_at"]),
                 movement_id=row["id"],
             )
         )
@@ -314,6 +316,14 @@ async def _at_poster(connection: asyncpg.Connection[Any], payment_id: UUID) -> l
         for row in audits
     ]
     return moments
+
+
+def on_its_way(*, accepted_at: datetime, taken_at: datetime) -> str:
+    """Why the poster heard of a movement late, as far as two times tell; empty if it did not."""
+    seconds = (taken_at - accepted_at).total_seconds()
+    if seconds < WAIT_TOLD_SECONDS:
+        return ""
+    return f"; {seconds:.1f} s on its way: Kafka was away, or a service on either side of it"
 
 
 def _waited(row: Mapping[str, Any], *, tried: set[UUID]) -> str:
