@@ -281,7 +281,7 @@ class Chain:
                 await self.follow.hear([h for each in received if (h := to_heard(each))])
             case "intake of notifications":
                 told = [t for each in received if (t := to_told(each))]
-                await self.follow.tell(told, now=self.clock())
+                await self.follow.tell(told)
             case _:
                 self._tell([each.fact for each in received])
         await self.idle()

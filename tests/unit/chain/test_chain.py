@@ -98,7 +98,7 @@ class HearsNobody(Chain):
     """What customers were told ends no chain."""
 
     class Deaf(FollowMovements):
-        async def tell(self, told, *, now) -> None:
+        async def tell(self, told) -> None:
             pass
 
     def __init__(self, *args, **options) -> None:
