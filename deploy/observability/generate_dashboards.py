@@ -97,7 +97,7 @@ def service_rows(service: str) -> list[tuple[str, Sequence[Panel]]]:
                 ),
                 Panel(
                     title="Does Kafka answer? Age of its last answer",
-                    queries=[(f"paypost:consumer_fetch_age_seconds:max{only}", "{{stream}}")],
+                    queries=[(f"paypost:consumer_heard_age_seconds:max{only}", "{{stream}}")],
                     unit="s",
                     bad_above=60,
                 ),
@@ -792,7 +792,7 @@ def kafka() -> Dashboard:
                     Panel(
                         title="Age of Kafka's last answer",
                         queries=[
-                            ("paypost:consumer_fetch_age_seconds:max", "{{service}} {{stream}}")
+                            ("paypost:consumer_heard_age_seconds:max", "{{service}} {{stream}}")
                         ],
                         unit="s",
                         bad_above=60,

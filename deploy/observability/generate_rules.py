@@ -143,8 +143,8 @@ COMMON = (
     ("paypost:outbox_rows:max", "max({prefix}_outbox_rows)"),
     ("paypost:consumer_lag_records:sum", "sum by (stream) ({prefix}_consumer_lag_records)"),
     (
-        "paypost:consumer_fetch_age_seconds:max",
-        "max by (stream) ({prefix}_consumer_fetch_age_seconds)",
+        "paypost:consumer_heard_age_seconds:max",
+        "max by (stream) ({prefix}_consumer_heard_age_seconds)",
     ),
     (
         "paypost:consumed_records:rate1m",

@@ -346,7 +346,7 @@ class TestConsumers:
             is_held.set()
             await service.has_handled("B-1", "B-2", "B-3", "B-4", "B-5")
             await eventually_async(lambda: reads("lag_records", lambda lag: lag == 0))
-            await eventually_async(lambda: reads("fetch_age_seconds", lambda age: age < 5))
+            await eventually_async(lambda: reads("heard_age_seconds", lambda age: age < 5))
         assert service.counted("consumer_batch_seconds_count", stream="bills.v1") >= 2
 
     async def test_say_since_when_kafka_is_silent(self, account):
@@ -354,7 +354,7 @@ class TestConsumers:
         async with service.consuming() as consumers:
             await asyncio.sleep(0.3)
             await consumers.measure_once()
-            age = service.counted("consumer_fetch_age_seconds", stream="bills.v1")
+            age = service.counted("consumer_heard_age_seconds", stream="bills.v1")
         assert 0.3 <= age < 10
 
     async def test_do_not_wait_for_kafka(self, account):

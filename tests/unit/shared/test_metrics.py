@@ -93,12 +93,12 @@ class TestAges:
         now = 5000.0
         monkeypatch.setattr(time, "time", lambda: now)
         metrics = NotifierMetrics()
-        metrics.consuming(stream="postings.v1", lag_records=None, fetched_at=4999.0)
+        metrics.consuming(stream="postings.v1", lag_records=None, heard_at=4999.0)
         now += 30.0
-        name = "notifier_consumer_fetch_age_seconds"
+        name = "notifier_consumer_heard_age_seconds"
         assert read(metrics, name, stream="postings.v1") == 31.0
         assert read(metrics, "notifier_consumer_lag_records", stream="postings.v1") is None
-        metrics.consuming(stream="postings.v1", lag_records=7, fetched_at=now)
+        metrics.consuming(stream="postings.v1", lag_records=7, heard_at=now)
         assert read(metrics, name, stream="postings.v1") == 0.0
         assert read(metrics, "notifier_consumer_lag_records", stream="postings.v1") == 7.0
 

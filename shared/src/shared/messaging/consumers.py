@@ -123,12 +123,13 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
 
 
 MEASURE_INTERVAL_SECONDS = 5.0
+ASK_SECONDS_MAX = 3.0
 
 
 class ConsumerMetrics(Protocol):
     """What is told of how far the streams have been read."""
 
-    def consuming(self, *, stream: str, lag_records: int | None, fetched_at: float) -> None: ...
+    def consuming(self, *, stream: str, lag_records: int | None, heard_at: float) -> None: ...
 
 
 def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
@@ -202,6 +203,7 @@ class Consumers:
         self._opened_at = time.time()
         self._starting: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
+        self._heard_at: dict[str, float] = {}
         self._started = False
         self._waiting_since: dict[str, tuple[int, datetime]] = {}
 
@@ -270,13 +272,21 @@ class Consumers:
                 pause_seconds = min(pause_seconds * 2, 5.0)
 
     async def measure_once(self) -> None:
-        """Tell how far each stream has been read, by what Kafka last said of it."""
-        for subscriber in self._subscribers():
-            for stream in subscriber.topic_names:
-                lag, fetched_at = await _progress_of(
-                    subscriber, self._opened_at, is_busy=self._progress.is_busy(stream=stream)
-                )
-                self._metrics.consuming(stream=stream, lag_records=lag, fetched_at=fetched_at)
+        """Ask Kafka how far each stream goes, and tell how far it has been read."""
+        await asyncio.gather(
+            *(
+                self._measure_stream(subscriber, stream)
+                for subscriber in self._subscribers()
+                for stream in subscriber.topic_names
+            )
+        )
+
+    async def _measure_stream(self, subscriber: LogicSubscriber[Any], stream: str) -> None:
+        lag = await _lag_of(subscriber)
+        if lag is not None:
+            self._heard_at[stream] = time.time()
+        heard_at = self._heard_at.get(stream, self._opened_at)
+        self._metrics.consuming(stream=stream, lag_records=lag, heard_at=heard_at)
 
     async def _measure(self) -> None:
         while True:
@@ -288,35 +298,25 @@ class Consumers:
             await asyncio.sleep(MEASURE_INTERVAL_SECONDS)
 
 
-async def _progress_of(
-    subscriber: LogicSubscriber[Any], opened_at: float, *, is_busy: bool
-) -> tuple[int | None, float]:
-    """Return how many records wait, if known, and when all partitions were last answered for."""
+async def _lag_of(subscriber: LogicSubscriber[Any]) -> int | None:
+    """Return how many records Kafka holds beyond what was handed out; None if it does not say.
+
+    It is asked: what a fetch has brought along is as old as the fetch, and a consumer with a batch
+    in hand fetches nothing.
+    """
     consumer = subscriber.consumer
     if consumer is None:
-        return None, opened_at
-    lag: int | None = None
-    heard: list[float] = []
-    is_unheard = False
-    for partition in consumer.assignment():
-        end = consumer.highwater(partition)
-        polled_ms = consumer.last_poll_timestamp(partition)
-        if end is None or polled_ms is None:
-            is_unheard = True
-            continue
-        try:
-            async with asyncio.timeout(1):
-                waiting = max(0, end - await consumer.position(partition))
-        except (KafkaError, TimeoutError):
-            continue
-        lag = (lag or 0) + waiting
-        # While a batch is in hand, and of what waits here already, nothing is asked: that is not
-        # Kafka's silence.
-        heard.append(time.time() if waiting or is_busy else polled_ms / 1000)
-    if heard:
-        return lag, min(heard)
-    # A member without partitions, a spare one, has nothing to hear of.
-    return lag, opened_at if is_unheard else time.time()
+        return None
+    partitions = list(consumer.assignment())
+    try:
+        async with asyncio.timeout(ASK_SECONDS_MAX):
+            ends = await consumer.end_offsets(partitions) if partitions else {}
+            lag = 0
+            for partition, end in ends.items():
+                lag += max(0, end - await consumer.position(partition))
+            return lag
+    except (KafkaError, TimeoutError):
+        return None
 
 
 async def _has_waiting(subscriber: LogicSubscriber[Any]) -> bool:

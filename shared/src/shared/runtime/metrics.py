@@ -162,18 +162,18 @@ class ServiceMetrics:
         self._lag = Labelled(
             self._gauge(
                 "consumer_lag_records",
-                "Records that the broker is known to hold beyond what was taken, by stream.",
+                "Records that Kafka holds beyond what was taken, by stream.",
                 "stream",
             )
         )
-        self._fetch_age = Labelled(
+        self._heard_age = Labelled(
             self._gauge(
-                "consumer_fetch_age_seconds",
-                "Since when a partition of a stream has not been heard of from Kafka.",
+                "consumer_heard_age_seconds",
+                "Since when Kafka has not said how far a stream goes.",
                 "stream",
             )
         )
-        self._fetched_at: dict[str, float] = {}
+        self._heard_at: dict[str, float] = {}
         self._announced = self._counter("announced_records", "Facts that Kafka has acknowledged.")
         self._outbox_depth = self._gauge(
             "outbox_rows", "Facts that wait for Kafka (counted up to 10000)."
@@ -219,19 +219,19 @@ class ServiceMetrics:
         self._outbox_oldest_at = time.monotonic() - oldest_age_seconds if depth else None
         self.measured("outbox")
 
-    def consuming(self, *, stream: str, lag_records: int | None, fetched_at: float) -> None:
+    def consuming(self, *, stream: str, lag_records: int | None, heard_at: float) -> None:
         """Take how far a stream has been read.
 
         Args:
             stream: its name.
             lag_records: None while it is not known.
-            fetched_at: the Unix time at which Kafka last answered for all of its partitions.
+            heard_at: the Unix time at which Kafka last said how far it goes.
         """
-        if stream not in self._fetched_at:
-            self._fetch_age.labels(stream).set_function(
-                lambda: max(0.0, time.time() - self._fetched_at[stream])
+        if stream not in self._heard_at:
+            self._heard_age.labels(stream).set_function(
+                lambda: max(0.0, time.time() - self._heard_at[stream])
             )
-        self._fetched_at[stream] = fetched_at
+        self._heard_at[stream] = heard_at
         if lag_records is not None:
             self._lag.labels(stream).set(lag_records)
 
