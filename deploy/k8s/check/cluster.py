@@ -136,6 +136,9 @@ class Cluster:
             f"--service-account-private-key-file={pki}/sa.key",
             *("--bind-address=127.0.0.1", f"--secure-port={self._ports.port('controllers')}"),
             "--controllers=*,-nodeipam,-cloud-node-lifecycle",
+            # On a busy machine kwok's heartbeats come late: a node is not lost for that, and kwok
+            # would not make its pods ready a second time.
+            "--node-monitor-grace-period=15m",
             # Deletions are noticed by watching; a namespace is looked at again after this.
             "--namespace-sync-period=5s",
         )

@@ -92,8 +92,8 @@ class Applied:
         for kind in ("deployment", "statefulset"):
             for each in self.get(kind):
                 name = each["metadata"]["name"]
-                self.kubectl("rollout", "status", kind, name, "--timeout=90s")
-        self.kubectl("wait", "--for=condition=Complete", "job", "--all", "--timeout=90s")
+                self.kubectl("rollout", "status", kind, name, "--timeout=180s")
+        self.kubectl("wait", "--for=condition=Complete", "job", "--all", "--timeout=180s")
 
     def available(self) -> dict[str, int]:
         return {
@@ -236,7 +236,7 @@ class TestOverlay:
             for name in SERVICES:
                 applied.kubectl("rollout", "restart", "deployment", name)
             for name in SERVICES:
-                applied.kubectl("rollout", "status", "deployment", name, "--timeout=90s")
+                applied.kubectl("rollout", "status", "deployment", name, "--timeout=180s")
         assert watch.changes > 2 * len(wanted)
         assert {name: watch.lowest[name] for name in SERVICES} == wanted
         checked.append(
