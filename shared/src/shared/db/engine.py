@@ -8,14 +8,15 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import TransientError
 
-_RETRYABLE_CLASSES = ("08", "40", "53", "57")
-"""Connection, serialisation and deadlock, resources (full disk, too many clients), shutdown."""
+_RETRYABLE_CLASSES = ("08", "40", "53", "57", "58")
+"""Connection, serialisation and deadlock, resources (full disk, too many clients), shutdown, and
+what the operating system refused."""
 _RETRYABLE_CODES = ("55P03", "25006")
 """Lock not available; read-only transaction (a primary that has just been demoted)."""
 
@@ -132,6 +133,10 @@ async def database_errors() -> AsyncIterator[None]:
 
 def _is_retryable(error: DBAPIError) -> bool:
     if error.connection_invalidated or isinstance(error, InterfaceError | OperationalError):
+        return True
+    if error.statement is None and not isinstance(error, IntegrityError):
+        # Of the way in or out (a full disk fails a login as an internal error, a changed password
+        # as one of authorisation): no statement was at fault, so nothing that was to be written.
         return True
     return _is_retryable_code(getattr(error.orig, "sqlstate", None))
 
