@@ -160,7 +160,13 @@ async def run_faults(
         async with asyncio.timeout(300):
             await run.load.end()
         await run.controls.until_ready(timeout_seconds=HEAL_SECONDS_MAX)
-        violations += await _quiet(run.controls)
+        unquiet = await _quiet(run.controls)
+        if unquiet:
+            groups = await run.controls.describe_groups()
+            (folder / "groups.json").write_bytes(
+                orjson.dumps(groups, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+            )
+        violations += unquiet
         times["ended"] = time.time()
         await _stop(watching)
         journals = await _gather(run, offsets, samples, times, before, pids, dead_before)

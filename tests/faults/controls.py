@@ -155,6 +155,39 @@ class Controls:
         finally:
             await admin.close()
 
+    async def describe_groups(self) -> dict[str, Any]:
+        """How each service's group stands (state, members, offsets), and where streams end.
+
+        For whoever reads a failure: what cannot be had is said in its place.
+        """
+        found: dict[str, Any] = {}
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.state.kafka_bootstrap)
+        try:
+            await admin.start()
+            for group in SERVICES:
+                try:
+                    async with asyncio.timeout(5):
+                        (response,) = await admin.describe_consumer_groups([group])
+                        committed = await admin.list_consumer_group_offsets(group)
+                except (KafkaError, TimeoutError) as error:
+                    found[group] = repr(error)
+                else:
+                    found[group] = {
+                        "state": response.groups[0][2],
+                        "members": len(response.groups[0][5]),
+                        "committed": {
+                            f"{place.topic}-{place.partition}": each.offset
+                            for place, each in sorted(committed.items())
+                        },
+                    }
+            for stream in STREAMS:
+                found[stream] = await self.end_offsets(stream)
+        except (KafkaError, OSError, TimeoutError) as error:
+            found["kafka"] = repr(error)
+        finally:
+            await admin.close()
+        return found
+
     async def set_offsets(self, group: str, *, to: int = 0) -> None:
         """Set every offset of a group that has no members. Raises TimeoutError if it has some."""
 
