@@ -135,10 +135,7 @@ async def go_through(*, bench: Bench, steps: Sequence[Step], session: Session) -
                     trials=session.results,
                 )
             session.trials.append(trial)
-            bench.say(
-                f"{step.yardstick}: {trial.payments_per_second:,.1f} payments a second"
-                f" ({trial.payments:,} in {trial.seconds:.1f} s)"
-            )
+            bench.say(f"{step.yardstick}: {_told(trial)}")
         except YardstickUnavailableError as error:
             bench.say(f"{error}; reported as not run")
             session.failures.append(_failed(step, error.missing, available=False))
@@ -146,6 +143,15 @@ async def go_through(*, bench: Bench, steps: Sequence[Step], session: Session) -
             reason = str(error) or type(error).__name__
             bench.say(f"{step.yardstick}: NO RESULT: {reason}")
             session.failures.append(_failed(step, reason.splitlines()[0]))
+
+
+def _told(trial: Trial) -> str:
+    if not trial.payments:
+        return ", ".join(f"{name} {value:.1f}" for name, value in trial.extra.items())
+    return (
+        f"{trial.payments_per_second:,.1f} payments a second"
+        f" ({trial.payments:,} in {trial.seconds:.1f} s)"
+    )
 
 
 def _failed(step: Step, reason: str, *, available: bool = True) -> Failed:
