@@ -29,6 +29,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
     },
     "payment_intake.payments": {
         "id": "f.payment_id",
+        "account_id": "f.account_id",
         "created_at": "f.at",
         "captured_at": "f.at",
     },
@@ -46,6 +47,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
     "cis_poster.postings": {
         "id": "f.payment_id",
         "payment_id": "f.payment_id",
+        "account_id": "f.account_id",
         "reference": "f.reference",
         "accepted_at": "f.at",
         "due_at": "f.at",
@@ -57,6 +59,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "about": "f.other_hash::uuid",
         "payment_id": "f.payment_id",
         "posting_key": "f.payment_id",
+        "account_id": "f.account_id",
         "accepted_at": "f.at",
         "happened_at": "f.at",
         "due_at": "f.at",
@@ -73,6 +76,7 @@ CREATE TEMPORARY TABLE chunk AS
 SELECT n, at, hash, md5('o' || hash) AS other_hash,
        'evt_' || substr(md5('e' || hash), 1, 24) AS event_id,
        'pi_' || substr(hash, 1, 24) AS reference,
+       'B-' || lpad((1 + n % 2000)::text, 5, '0') AS account_id,
        (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(hash, 1, 3)
         || '8' || substr(hash, 4, 15))::uuid AS payment_id
 FROM (SELECT n, md5('fill' || n) AS hash,
@@ -109,7 +113,7 @@ async def fill(
     """Bring the tables from so many copied payments to so many.
 
     Args:
-        connection: as superuser; the services are stopped.
+        connection: as superuser; the services are stopped, and nothing is on its way.
         held: how many were copied before.
         wanted: how many there are to be.
         say: hears how far it is.
@@ -155,8 +159,8 @@ async def _copy(connection: asyncpg.Connection[Any], table: str, own: Mapping[st
     columns = await _columns(connection, table)
     unknown = set(own) - set(columns)
     assert not unknown, f"{table} has no column {unknown}"
-    # Any row will do, as long as it is one that has come to its end.
-    model = await connection.fetchval(f"SELECT ctid::text FROM {table} ORDER BY ctid LIMIT 1")
+    # Any row will do: all have come to their end.
+    model = await connection.fetchval(f"SELECT ctid::text FROM {table} LIMIT 1")
     if model is None:
         raise NothingToCopyError(table=table)
     values = [own.get(column, f"m.{column}") for column in columns]

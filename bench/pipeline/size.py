@@ -25,8 +25,9 @@ from bench.pipeline.plots import draw
 from bench.pipeline.report import write_report
 from bench.pipeline.results import REPORT, SIZE, machine_as_json, replace_folder, to_bytes
 from bench.pipeline.terminal import Voice
-from bench.pipeline.trial import make_trial
+from bench.pipeline.trial import NotProvenError, make_trial
 from bench.yardsticks.paypost import PaypostYardstick
+from paypost.verify.pending import wait_until_settled
 
 MILLION = 1_000_000
 MILLIONS = (1.0, 10.0, 100.0)
@@ -98,6 +99,7 @@ async def measure(
                 wanted=target, held=held, bytes_a_payment=bytes_a_payment, free_bytes=free_bytes
             )
             if reached > held:
+                await _settle(bed)
                 await product.stop_services()
                 await fill(bed.connection, held=held, wanted=reached, say=say)
                 await product.resume_services()
@@ -111,6 +113,13 @@ async def measure(
                     f"{bytes_a_payment:,.0f} bytes, and {free_bytes / 1e9:.0f} GB were free."
                 )
     return points, ""
+
+
+async def _settle(bed: Bed) -> None:
+    """A copy of a payment that is still on its way would be announced again, a million times."""
+    pending = await wait_until_settled(connection=bed.connection, timeout_seconds=DRAIN_SECONDS_MAX)
+    if pending.total:
+        raise NotProvenError(why=f"{pending.total} are on their way for ever")
 
 
 async def _point(bench: Bench, bed: Bed, *, held: int) -> Point:
