@@ -5,7 +5,8 @@ customer once. Its README says what else it guarantees and what it does not. A r
 that a yardstick says of itself: a payment counts when the CIS's journal and the mail sink's store
 both hold it exactly once, by account and amount, which are unique together for each payment. In a
 mail the recipient is the account, and the amount stands in the plain text on a line of its own:
-`Amount: $1,234.56`. All customers of a run read English.
+`Amount: $1,234.56`. The subject of the mail that tells of a posting ends in `is posted`; no other
+mail's does. All customers of a run read English.
 """
 
 from __future__ import annotations
