@@ -1,0 +1,361 @@
+"""One trial's bed: fresh servers, one yardstick on them, a load, and the proof of what came of it.
+
+Nothing of a bed outlives it, whatever happens: on the way out the yardstick is stopped, then the
+servers, then their data are deleted. Only the logs of a failed trial are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import shutil
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import asyncpg
+
+from bench.pipeline.books import Books, LineCounter, match, read_books
+from bench.pipeline.generator import Generator, Outgoing, Sending, generator_for
+from bench.pipeline.load import Events, Payment, Payments
+from bench.pipeline.readings import GENERATOR, Memory, Reading, cpu_seconds, read_all, read_memory
+from bench.pipeline.trial import NotProvenError, Trial, make_trial, prove
+from bench.yardsticks.contract import Surroundings, Workload, Yardstick
+from bench.yardsticks.paypost import PaypostYardstick
+from paypost.remote import Remote
+from paypost.simulators.mail.store import FILE_NAME
+from paypost.stack.local import COUNTERPARTS, SERVERS, LocalStack
+from paypost.stack.ports import PortBlock
+from paypost.stack.state import StackDirectory, StackState, default_stack_name
+from paypost.traffic.customers import open_accounts
+from paypost.verify.report import Places, verify
+
+PARTS = frozenset({*SERVERS, *COUNTERPARTS} - {"processor"})
+SPARE_PORTS = 20
+POLL_SECONDS = 0.02
+CONCURRENCY = 128
+"""Webhooks in flight in a closed loop."""
+IDLE_CORE_SHARE = 0.15
+IDLE_WAIT_SECONDS_MAX = 4.0
+VERIFY_WAIT_SECONDS = 60.0
+
+
+def bed_directory() -> StackDirectory:
+    """Where beds live: one for each checkout, so that two benchmarks of one do not meet unseen."""
+    return StackDirectory.of(name=f"{default_stack_name()}-bench")
+
+
+class Bed:
+    """See the module; an async context manager."""
+
+    def __init__(
+        self,
+        *,
+        yardstick: Yardstick,
+        workload: Workload,
+        payments: Payments,
+        events: Events,
+        say: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        """Args:
+        yardstick: not started.
+        workload: what it is told of the load.
+        payments: deals out the load.
+        events: tells of the payments.
+        say: hears what is being done, as short lines.
+        """
+        self.yardstick = yardstick
+        self.workload = workload
+        self.sent: list[Payment] = []
+        self.sendings: list[Sending] = []
+        self._payments = payments
+        self._events = events
+        self._say = say
+        self._addresses = {
+            customer.email: account
+            for account, customer in workload.customers.items()
+            if customer.email is not None
+        }
+        self._spare: PortBlock | None = None
+        self._stack: LocalStack | None = None
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._generator: Any = None
+        self._send: Generator | None = None
+        self._journal: LineCounter | None = None
+        self._mails: LineCounter | None = None
+
+    @property
+    def stack(self) -> LocalStack:
+        """The servers and counterparts."""
+        assert self._stack is not None
+        return self._stack
+
+    @property
+    def state(self) -> StackState:
+        """Where they are."""
+        return self.stack.state
+
+    @property
+    def connection(self) -> asyncpg.Connection[Any]:
+        """To PostgreSQL, as superuser."""
+        assert self._connection is not None
+        return self._connection
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._make()
+        except BaseException:
+            await self._clear(failed=True)
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._clear(failed=kind is not None)
+
+    async def _make(self) -> None:
+        self._say("starting servers")
+        self._spare = PortBlock.claim()
+        self._stack = LocalStack(name=bed_directory().name, parts=PARTS, fresh=True)
+        # Blocking, on purpose: an interruption is heard when this is through, and cleans up.
+        self._stack.up()
+        state = self.state
+        self._connection = await asyncpg.connect(state.superuser_dsn)
+        await open_accounts(state=state, customers=tuple(self.workload.customers.values()))
+        work_dir = bed_directory().path / "yardstick"
+        shutil.rmtree(work_dir, ignore_errors=True)
+        work_dir.mkdir()
+        self._say(f"starting {self.yardstick.name}")
+        await self.yardstick.start(
+            surroundings=self._surroundings(work_dir), workload=self.workload
+        )
+        urls = (
+            self.yardstick.webhook_urls
+            if isinstance(self.yardstick, PaypostYardstick)
+            else (self.yardstick.webhook_url,)
+        )
+        self._generator = generator_for(urls=urls, secret=state.secrets.stripe_webhook_secret)
+        self._send = await self._generator.__aenter__()
+        self._journal = LineCounter(path=state.cis_journal_path)
+        self._mails = LineCounter(path=self._mail_path)
+
+    def _surroundings(self, work_dir: Path) -> Surroundings:
+        assert self._spare is not None
+        state = self.state
+        return Surroundings(
+            stack_name=state.name,
+            kafka_bootstrap=state.kafka_bootstrap,
+            postgres_superuser_dsn=state.superuser_dsn,
+            cis_url=state.http_urls["cis"],
+            cis_api_key=state.secrets.cis_api_key,
+            smtp_host=state.smtp_host,
+            smtp_port=state.smtp_port,
+            stripe_webhook_secret=state.secrets.stripe_webhook_secret,
+            work_dir=work_dir,
+            http_port=int(state.http_urls["payment-intake"].rpartition(":")[2]),
+            spare_ports=tuple(self._spare.port(f"spare {n}") for n in range(SPARE_PORTS)),
+        )
+
+    async def _clear(self, *, failed: bool) -> None:
+        self._say("stopping")
+        try:
+            if self._generator is not None and self._send is not None:
+                await self._generator.__aexit__(None, None, None)
+            await self.yardstick.stop()
+        finally:
+            if self._connection is not None:
+                self._connection.terminate()
+            if self._stack is not None:
+                self._stack.down()
+            if self._spare is not None:
+                self._spare.release()
+            directory = bed_directory()
+            shutil.rmtree(directory.data, ignore_errors=True)
+            if not failed:
+                shutil.rmtree(directory.path, ignore_errors=True)
+
+    @property
+    def _mail_path(self) -> Path:
+        return self.state.mail_store_path / FILE_NAME
+
+    # What a run does with it.
+
+    def prepare(self, *, count: int) -> list[Outgoing]:
+        """Make the next payments' events."""
+        now = datetime.now(UTC)
+        payments = self._payments.take(count=count)
+        accepting = self._events.accepting
+        return [Outgoing(each, self._events.bodies(each, at=now), accepting) for each in payments]
+
+    async def send_closed(
+        self, load: Sequence[Outgoing], *, concurrency: int = CONCURRENCY
+    ) -> Sending:
+        """Send as fast as it is answered."""
+        with self._noting() as sending:
+            assert self._send is not None
+            return await self._send.as_fast_as_answered(
+                load, concurrency=concurrency, sending=sending
+            )
+
+    async def send_open(
+        self, load: Sequence[Outgoing], offsets_seconds: Sequence[float]
+    ) -> Sending:
+        """Send each at its time."""
+        with self._noting() as sending:
+            assert self._send is not None
+            return await self._send.at_times(load, offsets_seconds, sending=sending)
+
+    @contextmanager
+    def _noting(self) -> Iterator[Sending]:
+        """While a load is being sent, what has left counts as sent, also when it is broken off."""
+        sending = Sending()
+        self.sendings.append(sending)
+        # Tens of thousands of bodies: walking them again and again is not the work.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        try:
+            yield sending
+        finally:
+            gc.unfreeze()
+            self.sent.extend(sending.payments)
+
+    async def warm_up(self, *, seconds: float, count_max: int) -> float:
+        """Send a few, then as many as take about so long; the rate at which those came through.
+
+        Starts small, because some take a second for what others do in a hundredth.
+        """
+        self._say("warming up")
+        per_second = 0.0
+        for first in (True, False):
+            count = 40 if first else max(40, min(count_max, int(per_second * seconds)))
+            sending = await self.send_closed(self.prepare(count=count))
+            await self.until_confirmed(timeout_seconds=30 + 10 * seconds)
+            per_second = count / max(time.time() - sending.started_at, 1e-3)
+        return per_second
+
+    async def until_confirmed(
+        self,
+        *,
+        timeout_seconds: float,
+        refused: Collection[str] = frozenset(),
+    ) -> Books:
+        """Wait until everything that was sent is posted and mailed; what the books then hold.
+
+        Raises:
+            NotProvenError: it is not in time.
+        """
+        wanted = sum(payment.account not in refused for payment in self.sent)
+        deadline = time.monotonic() + timeout_seconds
+        assert self._journal is not None
+        assert self._mails is not None
+        while True:
+            while self._mails.look() < wanted or self._journal.look() < wanted:
+                if time.monotonic() > deadline:
+                    break
+                await asyncio.sleep(POLL_SECONDS)
+            books = self.read_books()
+            found = match(payments=self.sent, books=books, refused=refused)
+            if not found.unposted and not found.unmailed:
+                return books
+            if time.monotonic() > deadline:
+                raise NotProvenError(
+                    why=f"after {timeout_seconds:.0f} s {found.unposted} of {wanted} are not "
+                    f"posted and {found.unmailed} are not mailed"
+                )
+            await asyncio.sleep(0.5)
+
+    def read_books(self) -> Books:
+        """What the CIS and the mail sink hold now."""
+        return read_books(
+            journal_path=self.state.cis_journal_path,
+            mail_path=self._mail_path,
+            accounts=self._addresses,
+        )
+
+    def processes(self) -> dict[str, int]:
+        """Every process of the bed by name, the yardstick's and the servers'."""
+        servers = {
+            name: identity.pid for name, identity in self.state.processes.items() if name in PARTS
+        }
+        return {**servers, **self.yardstick.processes()}
+
+    async def read(self) -> Reading:
+        """CPU and WAL, now."""
+        return await read_all(processes=self.processes(), connection=self.connection)
+
+    async def read_when_idle(self) -> Reading:
+        """The same once what follows the last mail is done, or after a few seconds."""
+        deadline = time.monotonic() + IDLE_WAIT_SECONDS_MAX
+        reading = await self.read()
+        while time.monotonic() < deadline:
+            await asyncio.sleep(0.4)
+            before, reading = reading, await self.read()
+            used = cpu_seconds(before=before, after=reading)
+            if sum(used.values()) - used.get(GENERATOR, 0.0) < 0.4 * IDLE_CORE_SHARE:
+                break
+        return reading
+
+    def memory(self) -> Mapping[str, Memory]:
+        """Of every process, now."""
+        return read_memory(processes=self.processes())
+
+    async def switch_cis(self, switches: Mapping[str, object]) -> None:
+        """Tell the CIS how to behave."""
+        async with Remote(base_url=self.state.http_urls["cis"]) as cis:
+            await cis.put("/_switches", dict(switches))
+
+    async def prove(self, *, refused: Collection[str] = frozenset()) -> Books:
+        """Hold everything against everything; what the books hold.
+
+        The books of CIS and mail sink for every yardstick; for the product `paypost verify` too.
+
+        Raises:
+            NotProvenError: something does not hold.
+        """
+        self._say("verifying")
+        if self.yardstick.name == PaypostYardstick.name:
+            report = await verify(
+                places=Places.of(state=self.state), wait_seconds=VERIFY_WAIT_SECONDS
+            )
+            if not report.holds:
+                raise NotProvenError(
+                    why="paypost verify: "
+                    + ", ".join(f"{count} {fault}" for fault, count in report.counts.items())
+                )
+        books = self.read_books()
+        prove(found=match(payments=self.sent, books=books, refused=refused))
+        return books
+
+    async def finish(
+        self,
+        *,
+        run: str,
+        turn: int,
+        sending: Sending,
+        before: Reading,
+        after: Reading,
+        memory: Mapping[str, Memory],
+        extra: Mapping[str, float] | None = None,
+    ) -> Trial:
+        """Prove the trial and work it out."""
+        books = await self.prove()
+        return make_trial(
+            run=run,
+            yardstick=self.yardstick.name,
+            turn=turn,
+            sending=sending,
+            books=books,
+            before=before,
+            after=after,
+            memory=memory,
+            extra=extra,
+        )
