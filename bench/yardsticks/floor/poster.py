@@ -308,9 +308,7 @@ class Cis:
         for posting in firsts:
             posting.attempts += 1
             delay = min(PAUSE_SECONDS_MAX, 0.1 * 2 ** min(posting.attempts, 10))
-            self._loop.call_later(
-                delay * random.uniform(0.5, 1.0), self._resume, posting.account
-            )
+            self._loop.call_later(delay * random.uniform(0.5, 1.0), self._resume, posting.account)
 
     def _resume(self, account: str) -> None:
         self._ready.append(account)
@@ -336,9 +334,7 @@ class Cis:
                 call.abort()
 
 
-def _understood(
-    postings: list[Posting], status: int, body: bytes
-) -> list[dict[str, Any]] | None:
+def _understood(postings: list[Posting], status: int, body: bytes) -> list[dict[str, Any]] | None:
     """One answer for each posting as the protocol has them, or None: nobody knows."""
     if status == 503 or status in (401, 403, 429):
         return [{"outcome": "unavailable"} for _ in postings]

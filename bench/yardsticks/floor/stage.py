@@ -235,7 +235,9 @@ class Outbox:
             f"SELECT o.seq, {self._rows} WHERE o.seq <= $1 AND NOT o.seq = ANY($2::bigint[])"
             f" ORDER BY o.seq LIMIT {SWEPT_MAX}"
         )
-        delete = await connection.prepare(f"DELETE FROM {self._table} WHERE seq = ANY($1::bigint[])")
+        delete = await connection.prepare(
+            f"DELETE FROM {self._table} WHERE seq = ANY($1::bigint[])"
+        )
         last = await connection.prepare(f"SELECT coalesce(max(seq), 0) FROM {self._table}")
         until = await last.fetchval()
         while True:
@@ -252,7 +254,6 @@ class Outbox:
                 await asyncio.sleep(SWEEP_SECONDS)
             while self._queue:
                 await asyncio.sleep(0.05)
-
 
 
 class Gathering(Generic[Item]):
