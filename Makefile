@@ -1,6 +1,6 @@
 # Everything a newcomer needs: `make demo`, `make test`. Needs git, make and Python >= 3.11 with venv.
 .DEFAULT_GOAL := help
-.PHONY: help env demo up down test lint fmt lock docs
+.PHONY: help env bench-env demo up down test lint fmt lock docs
 
 # The first that is new enough; python3 if none is, so that the bootstrap can say so.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -9,11 +9,14 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 BIN := .venv/bin
 
 help: ## List these targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
-		while IFS='|' read -r name text; do printf '  make %-6s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 env: ## Build the locked environment in .venv (done by every other target when needed)
 	@$(PYTHON) scripts/bootstrap.py
+
+bench-env: env ## Build the benchmark's locked environment in .venv-bench (done by `make bench` when needed)
+	@$(PYTHON) scripts/bootstrap.py --bench
 
 demo: env ## Start the whole system, play the scenario, verify it, stop everything
 	@$(BIN)/paypost demo

@@ -1,5 +1,8 @@
 """Builds .venv from requirements.lock on a machine that has no more than Python >= 3.11 with venv.
 
+With --bench it builds .venv-bench instead, from bench/requirements.lock: the same versions, and
+beside them what only the benchmark needs. With --lock it resolves both locks anew.
+
 Uses the uv on PATH, else one that it installs into .venv/uv. Everything from outside is checked
 against the hashes of a lock file; our own packages are linked, not copied. A stamp in .venv names
 what it was built from, so that a call with nothing to do costs next to nothing and needs no
@@ -22,8 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 OWN_UV = VENV / "uv"
-STAMP = VENV / "paypost.stamp"
 LOCK = ROOT / "requirements.lock"
+BENCH_VENV = ROOT / ".venv-bench"
+BENCH_LOCK = ROOT / "bench" / "requirements.lock"
 UV_LOCK = ROOT / "scripts" / "uv-requirements.txt"
 UV_MIN = (0, 8)
 PYTHON_MIN = (3, 11)
@@ -31,16 +35,24 @@ EDITABLES = (
     *("shared", "services/payment-intake", "services/cis-poster"),
     *("services/autopay-scheduler", "services/notifier", "cli"),
 )
-LOCK_COMMAND = (
-    *("pip", "compile", "--universal", "--generate-hashes", "--python-version", "3.11"),
+COMPILE = (
+    *("pip", "compile", "--quiet", "--universal", "--generate-hashes", "--python-version", "3.11"),
     *("--no-emit-package", "paypost-shared", "--no-emit-package", "payment-intake"),
     *("--no-emit-package", "cis-poster", "--no-emit-package", "autopay-scheduler"),
     *("--no-emit-package", "notifier"),
-    *("--no-emit-index-url", "--no-header", "-o", "requirements.lock"),
+    *("--no-emit-index-url", "--no-header"),
+)
+OURS = (
     *("cli/pyproject.toml", "services/payment-intake/pyproject.toml"),
     *("services/cis-poster/pyproject.toml", "services/autopay-scheduler/pyproject.toml"),
     "services/notifier/pyproject.toml",
     *("shared/pyproject.toml", "--group", "dev"),
+)
+LOCK_COMMAND = (*COMPILE, "-o", "requirements.lock", *OURS)
+# The benchmark measures the versions that are tested and shipped, hence the constraint.
+BENCH_LOCK_COMMAND = (
+    *(*COMPILE, "-o", "bench/requirements.lock", "-c", "requirements.lock"),
+    *(*OURS, "bench/requirements.in"),
 )
 
 
@@ -100,35 +112,53 @@ def run(*command):
         raise SystemExit(f"bootstrap: failed: {' '.join(map(str, command))}")
 
 
-def fingerprint():
-    """What the environment is built from: the lock, our packages' metadata, where they lie."""
+def fingerprint(lock):
+    """What an environment is built from: its lock, our packages' metadata, where they lie."""
     digest = hashlib.sha256(f"{ROOT}\n{sys.version_info[:2]}\n".encode())
-    for path in (LOCK, Path(__file__), *(ROOT / name / "pyproject.toml" for name in EDITABLES)):
+    for path in (lock, Path(__file__), *(ROOT / name / "pyproject.toml" for name in EDITABLES)):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def is_built():
-    """Whether .venv was built from just what is there now."""
-    return STAMP.exists() and STAMP.read_text() == fingerprint()
+def stamp_of(venv):
+    """The file in an environment that names what it was built from."""
+    return venv / "paypost.stamp"
 
 
-def build():
-    """Makes or renews .venv."""
+def is_built(venv, lock):
+    """Whether this environment was built from just what is there now."""
+    stamp = stamp_of(venv)
+    return stamp.exists() and stamp.read_text() == fingerprint(lock)
+
+
+def build(venv, lock):
+    """Makes or renews an environment."""
     check_python()
     uv = find_uv()
-    python = VENV / "bin" / "python"
+    python = venv / "bin" / "python"
     # The stamp goes first: an interrupted build is not taken for a finished one.
-    if STAMP.exists():
-        STAMP.unlink()
+    if stamp_of(venv).exists():
+        stamp_of(venv).unlink()
     if not python.exists():
-        run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, VENV)
-    print("installing the locked packages into .venv", flush=True)
-    run(uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", LOCK)
+        run(uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, venv)
+    print(f"installing the locked packages into {venv.name}", flush=True)
+    run(uv, "pip", "sync", "--quiet", "--python", python, "--require-hashes", lock)
     own = [part for name in EDITABLES for part in ("-e", name)]
     link = ("pip", "install", "--quiet", "--no-deps", "--no-build-isolation")
     run(uv, *link, "--python", python, *own)
-    STAMP.write_text(fingerprint())
+    stamp_of(venv).write_text(fingerprint(lock))
+
+
+def bring(venv, lock):
+    """Builds an environment unless it is there already; one caller at a time does."""
+    if is_built(venv, lock):
+        return
+    # Both use the uv in .venv, so they take turns at one lock.
+    VENV.mkdir(exist_ok=True)
+    with (VENV / "paypost.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not is_built(venv, lock):
+            build(venv, lock)
 
 
 def main():
@@ -136,13 +166,13 @@ def main():
     try:
         if sys.argv[1:] == ["--lock"]:
             check_python()
-            run(find_uv(), *LOCK_COMMAND)
-        elif not is_built():
-            VENV.mkdir(exist_ok=True)
-            with (VENV / "paypost.lock").open("w") as turn:
-                fcntl.flock(turn, fcntl.LOCK_EX)
-                if not is_built():
-                    build()
+            uv = find_uv()
+            run(uv, *LOCK_COMMAND)
+            run(uv, *BENCH_LOCK_COMMAND)
+        elif sys.argv[1:] == ["--bench"]:
+            bring(BENCH_VENV, BENCH_LOCK)
+        else:
+            bring(VENV, LOCK)
     except MissingError as missing:
         raise SystemExit(f"bootstrap: {missing}") from None
 
