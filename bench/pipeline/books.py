@@ -156,20 +156,20 @@ class Match:
 
 
 def match(
-    *, payments: Iterable[Payment], books: Books, refused: Collection[str] = frozenset()
+    *, payments: Iterable[Payment], books: Books, without: Collection[int] = frozenset()
 ) -> Match:
     """Hold all payments of a run, the warm-up's too, against the books.
 
     Args:
         payments: what was sent.
         books: what became of it.
-        refused: accounts of which the CIS takes nothing: what is posted or mailed of them is a
-            stranger.
+        without: payments, by their numbers, that are to be in no book: one that is there all the
+            same is a stranger.
     """
     wanted = {
         (payment.account, payment.amount_cents)
         for payment in payments
-        if payment.account not in refused
+        if payment.number not in without
     }
     posted = {key: len(times) for key, times in books.posted.items()}
     mailed = {key: len(times) for key, times in books.mailed.items()}

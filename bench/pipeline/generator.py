@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bench.pipeline.load import Payment
 from paypost.simulators.processor.connections import Connections, NoAnswerError
@@ -71,6 +71,12 @@ class Sending:
     def events_per_second(self) -> float:
         """Answered, from the first that left to the last answer."""
         return len(self.ack_seconds) / max(self.ended_at - self.started_at, 1e-9)
+
+    def without(self, *, numbers: Collection[int]) -> Sending:
+        """The same without these payments; the answers to their events stay counted."""
+        return replace(
+            self, payments=[each for each in self.payments if each.number not in numbers]
+        )
 
 
 class Generator:

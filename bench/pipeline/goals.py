@@ -1,7 +1,8 @@
 """What each run is held against, and whether it reaches it. Pure.
 
-A goal is a comparison with another yardstick of the same run, or a bound. Medians are compared. What
-was not run is said to be so, never passed over; nothing is met for want of what it is held against.
+A goal is a comparison with another yardstick of the same run, or a bound. Medians are compared.
+What was not run is said to be so, never passed over; nothing is met for want of what it is held
+against.
 """
 
 from __future__ import annotations
@@ -173,7 +174,7 @@ def spread_text(of: Middle) -> str:
     """A median with its least and greatest, as people read it: `856 (840–861)`."""
     if of.rounds == 1:
         return number(of.median)
-    return f"{number(of.median)} ({number(of.least)}–{number(of.greatest)})"  # noqa: RUF001 — a range
+    return f"{number(of.median)} ({number(of.least)}–{number(of.greatest)})"
 
 
 def number(value: float) -> str:
@@ -422,7 +423,7 @@ def rows_of_outages(trials: Trials) -> list[Row]:
                 measured="no result"
                 if overtaken is None
                 else f"{overtaken.greatest:.0f} overtaken",
-                value=overtaken and overtaken.greatest,
+                value=None if overtaken is None else overtaken.greatest,
                 verdict=Verdict.NOT_RUN
                 if overtaken is None
                 else Verdict.MET

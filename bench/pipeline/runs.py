@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from bench.pipeline.bed import Bed
+from bench.pipeline.generator import Sending, poisson_offsets
+from bench.pipeline.goals import (
+    CELERIES,
+    CIS_CONNECTIONS,
+    CIS_LATENCIES_MS,
+    DBOS,
+    FLOOR,
+    PRODUCT,
+    TUTORIAL,
+    Trials,
+)
 from bench.pipeline.load import (
     ONE_EVENT,
     Events,
     Payments,
     account_names,
     customers_of,
+    third_to_the_first,
+    train_types,
 )
+from bench.pipeline.statistics import Latencies
 from bench.pipeline.trial import Trial
 from bench.yardsticks.contract import CisCalls, Workload
 from bench.yardsticks.registry import make_yardstick
+from paypost.remote import Remote
 
 PAYMENTS_MIN = 150
 PAYMENTS_MAX = 20_000
+WARM_UP_MAX = 4_000
 DRAIN_SECONDS_MAX = 180.0
+EVERY_TENTH = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +47,11 @@ class Lengths:
 
     warm_up: float = 4.0
     load: float = 10.0
+    ack: float = 3.0
+    open: float = 12.0
+
+
+QUICK = Lengths(warm_up=2.0, load=4.0, ack=2.0, open=4.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +85,7 @@ class Bench:
             workload=Workload(
                 customers=customers_of(accounts=accounts),
                 cis_calls=cis_calls,
+                cis_connections_max=CIS_CONNECTIONS,
                 intake_only=intake_only,
                 instances=instances,
             ),
@@ -71,22 +95,33 @@ class Bench:
         )
 
 
-async def measure_maximum(
-    bench: Bench, *, run: str, yardstick: str, turn: int, **bed_options: object
-) -> Trial:
-    """As many payments as take about `lengths.load` seconds, as fast as they are answered."""
-    async with bench.bed(yardstick=yardstick, **bed_options) as bed:  # type: ignore[arg-type]
-        per_second = await bed.warm_up(seconds=bench.lengths.warm_up, count_max=PAYMENTS_MAX // 4)
-        load = bed.prepare(count=load_size(per_second=per_second, seconds=bench.lengths.load))
-        bench.say(f"{yardstick}: {len(load)} payments as fast as they go")
-        before = await bed.read()
-        sending = await bed.send_closed(load)
-        await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
-        memory = bed.memory()
-        after = await bed.read_when_idle()
-        return await bed.finish(
-            run=run, turn=turn, sending=sending, before=before, after=after, memory=memory
-        )
+class Measure(Protocol):
+    """One trial of one run; raises what went wrong."""
+
+    def __call__(
+        self, bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+    ) -> Awaitable[Trial]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A run of the table.
+
+    Attributes:
+        name: as in `ONLY=`.
+        what: for people.
+        yardsticks: in the order of the first round; the next round takes them in reverse.
+        measure: one trial.
+        rounds_max: no more than that, where a round takes long or says little more.
+        needs: runs whose maxima this one is made of.
+    """
+
+    name: str
+    what: str
+    yardsticks: tuple[str, ...]
+    measure: Measure
+    rounds_max: int = 99
+    needs: tuple[str, ...] = ()
 
 
 def load_size(*, per_second: float, seconds: float) -> int:
@@ -94,6 +129,289 @@ def load_size(*, per_second: float, seconds: float) -> int:
     return max(PAYMENTS_MIN, min(PAYMENTS_MAX, round(per_second * seconds)))
 
 
-def total_cpu_us(trial: Trial, *, without: tuple[str, ...] = ("generator",)) -> float:
-    """CPU µs per payment of everything but those processes."""
-    return sum(used for name, used in trial.cpu_us.items() if name not in without)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maximum:
+    """As many payments as take some seconds, as fast as they are answered.
+
+    Attributes:
+        cis_calls, event_types, spread, instances: see `Bench.bed`.
+        cis_latency_ms: how long the CIS takes over every call.
+    """
+
+    cis_calls: CisCalls = "many"
+    event_types: tuple[str, ...] = ONE_EVENT
+    spread: Callable[[int], int] | None = None
+    instances: int = 1
+    cis_latency_ms: float = 0.0
+
+    async def __call__(
+        self, bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+    ) -> Trial:
+        """See `Measure`."""
+        del trials
+        async with bench.bed(
+            yardstick=yardstick,
+            cis_calls=self.cis_calls,
+            event_types=self.event_types,
+            spread=self.spread,
+            instances=self.instances,
+        ) as bed:
+            if self.cis_latency_ms:
+                await bed.switch_cis({"latency_ms": self.cis_latency_ms})
+            per_second = await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)
+            load = bed.prepare(count=load_size(per_second=per_second, seconds=bench.lengths.load))
+            bench.say(f"{yardstick}: {len(load)} payments as fast as they go")
+            before = await bed.read()
+            sending = await bed.send_closed(load)
+            await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
+            memory = bed.memory()
+            after = await bed.read_when_idle()
+            return await bed.finish(
+                run=run, turn=turn, sending=sending, before=before, after=after, memory=memory
+            )
+
+
+ACK_WARM_UP = 1_000
+ACK_MAX = 12_000
+ACK_DRAIN_SECONDS_MAX = 400.0
+
+
+async def measure_ack(
+    bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+) -> Trial:
+    """Webhooks answered by the intake alone; then half of that at random times; then the rest.
+
+    The other stages start after the measurement and work all of it off, so that it can be proven.
+    """
+    del trials
+    async with bench.bed(yardstick=yardstick, intake_only=True) as bed:
+        warm = await bed.send_closed(bed.prepare(count=ACK_WARM_UP))
+        warm = await bed.send_closed(bed.prepare(count=ACK_WARM_UP))
+        count = min(ACK_MAX, round(warm.events_per_second * bench.lengths.ack))
+        load = bed.prepare(count=max(PAYMENTS_MIN, count))
+        bench.say(f"{yardstick}: {len(load)} webhooks as fast as they are answered")
+        before = await bed.read()
+        sending = await bed.send_closed(load)
+        memory = bed.memory()
+        after = await bed.read()
+        half = await _at_half(bench, bed, sending)
+        latencies = Latencies.of(half.ack_seconds)
+        assert latencies is not None
+        extra = {
+            "half_per_second": half.events_per_second,
+            "half_p50_ms": latencies.p50_ms,
+            "half_p99_ms": latencies.p99_ms,
+        }
+        bench.say(f"{yardstick}: working {len(bed.sent)} payments off")
+        await bed.yardstick.start_rest()
+        await bed.until_confirmed(timeout_seconds=ACK_DRAIN_SECONDS_MAX)
+        trial = await bed.finish(
+            run=run,
+            turn=turn,
+            sending=sending,
+            before=before,
+            after=after,
+            memory=memory,
+            extra=extra,
+        )
+        seconds = sending.ended_at - sending.started_at
+        # What came after the answers was not there to be measured.
+        return replace(
+            trial,
+            seconds=seconds,
+            payments_per_second=trial.acks_per_second,
+            posted=None,
+            confirmed=None,
+        )
+
+
+async def _at_half(bench: Bench, bed: Bed, maximum: Sending) -> Sending:
+    per_second = maximum.events_per_second / 2
+    offsets = poisson_offsets(
+        per_second=per_second, seconds=bench.lengths.ack + 1, seed=bench.chance.getrandbits(32)
+    )
+    bench.say(f"{bed.yardstick.name}: {per_second:.0f} webhooks a second at random times")
+    return await bed.send_open(bed.prepare(count=len(offsets)), offsets)
+
+
+async def measure_latency(
+    bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+) -> Trial:
+    """Random arrivals at a quarter of the maximum: the product's or the floor's, the lesser."""
+    maxima = [
+        found.median
+        for name in (PRODUCT, FLOOR)
+        if (found := trials.rate(run="max-many", yardstick=name)) is not None
+    ]
+    per_second = min(maxima) / 4
+    async with bench.bed(yardstick=yardstick) as bed:
+        await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)
+        offsets = poisson_offsets(
+            per_second=per_second, seconds=bench.lengths.open, seed=bench.chance.getrandbits(32)
+        )
+        load = bed.prepare(count=len(offsets))
+        bench.say(f"{yardstick}: {per_second:.0f} payments a second at random times")
+        before = await bed.read()
+        sending = await bed.send_open(load, offsets)
+        await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
+        memory = bed.memory()
+        after = await bed.read_when_idle()
+        return await bed.finish(
+            run=run,
+            turn=turn,
+            sending=sending,
+            before=before,
+            after=after,
+            memory=memory,
+            extra={"offered_per_second": per_second},
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """Some accounts go wrong; what is measured are the payments of the others.
+
+    Attributes:
+        refused: whether the CIS has closed the accounts; otherwise it never answers for them
+            until the measurement is over.
+    """
+
+    refused: bool
+
+    async def __call__(
+        self, bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+    ) -> Trial:
+        """See `Measure`."""
+        del trials
+        accounts = account_names()
+        wrong = frozenset(accounts[::EVERY_TENTH] if self.refused else accounts[:1])
+        async with bench.bed(yardstick=yardstick) as bed:
+            per_second = await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)
+            if self.refused:
+                await _close(bed, wrong)
+            else:
+                await bed.switch_cis({"timeout_before_apply": {"accounts": sorted(wrong)}})
+            warm = len(bed.sent)
+            load = bed.prepare(count=load_size(per_second=per_second, seconds=bench.lengths.load))
+            bench.say(f"{yardstick}: {len(load)} payments, {len(wrong)} accounts go wrong")
+            before = await bed.read()
+            sending = await bed.send_closed(load)
+            unposted = frozenset(
+                payment.number for payment in bed.sent[warm:] if payment.account in wrong
+            )
+            await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX, without=unposted)
+            memory = bed.memory()
+            after = await bed.read_when_idle()
+            if not self.refused:
+                await bed.switch_cis({"timeout_before_apply": False})
+                await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
+            kept = sending.without(numbers=unposted)
+            return await bed.finish(
+                run=run,
+                turn=turn,
+                sending=kept,
+                before=before,
+                after=after,
+                memory=memory,
+                without=unposted if self.refused else frozenset(),
+                extra={"share_of_others": len(kept.payments) / len(sending.payments)},
+            )
+
+
+async def _close(bed: Bed, accounts: frozenset[str]) -> None:
+    customers = bed.workload.customers
+    body = {
+        "accounts": [
+            {"account": each, "name": customers[each].name, "status": "closed"}
+            for each in sorted(accounts)
+        ]
+    }
+    state = bed.state
+    async with Remote(base_url=state.http_urls["cis"], bearer_key=state.secrets.cis_api_key) as cis:
+        await cis.post("/v1/accounts", body)
+
+
+def all_runs() -> Mapping[str, Run]:
+    """Every run of `make bench` by its name, in the order of the table."""
+    product = (PRODUCT,)
+    both = (PRODUCT, FLOOR)
+    runs = [
+        Run(
+            name="max",
+            what="maximum end to end, one CIS call per payment",
+            yardsticks=(PRODUCT, FLOOR, DBOS, *CELERIES, TUTORIAL),
+            measure=Maximum(cis_calls="one"),
+        ),
+        Run(
+            name="max-many",
+            what="maximum end to end, many postings in a CIS call",
+            yardsticks=both,
+            measure=Maximum(),
+        ),
+        Run(
+            name="ack",
+            what="webhook acknowledgement alone, durable",
+            yardsticks=both,
+            measure=measure_ack,
+        ),
+        Run(
+            name="train",
+            what="a card payment's train of four Stripe events",
+            yardsticks=both,
+            measure=Maximum(event_types=train_types()),
+        ),
+        Run(
+            name="latency",
+            what="accepted → confirmed at a quarter of the maximum",
+            yardsticks=both,
+            measure=measure_latency,
+            needs=("max-many",),
+        ),
+        *(
+            Run(
+                name=f"cis-{latency_ms}ms",
+                what=f"CIS latency {latency_ms} ms, {CIS_CONNECTIONS} connections",
+                yardsticks=product,
+                measure=Maximum(cis_calls="one", cis_latency_ms=latency_ms),
+                rounds_max=1,
+                needs=("max",),
+            )
+            for latency_ms in CIS_LATENCIES_MS
+        ),
+        Run(
+            name="refused",
+            what="10 % of accounts refused",
+            yardsticks=product,
+            measure=Others(refused=True),
+            rounds_max=2,
+            needs=("max-many",),
+        ),
+        Run(
+            name="timing-out",
+            what="one account that always times out",
+            yardsticks=product,
+            measure=Others(refused=False),
+            rounds_max=2,
+            needs=("max-many",),
+        ),
+        Run(
+            name="hot",
+            what="one account with a third of all payments",
+            yardsticks=product,
+            measure=Maximum(spread=third_to_the_first(accounts=len(account_names()))),
+            rounds_max=2,
+            needs=("max-many",),
+        ),
+        Run(
+            name="two",
+            what="two processes of each service",
+            yardsticks=product,
+            measure=Maximum(instances=2),
+            rounds_max=2,
+            needs=("max-many",),
+        ),
+    ]
+    return {run.name: run for run in runs}
+
+
+QUICK_RUNS = ("max", "max-many", "ack")

@@ -1,0 +1,117 @@
+"""Runs the benchmark of the whole pipeline. See bench/README.md.
+
+Usage: python -m bench.pipeline [--quick] [--only RUN …] [--yardsticks NAME …] [--rounds N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+
+import uvloop
+from rich.console import Console
+
+from bench.pipeline.bed import bed_directory
+from bench.pipeline.machine import DiskTooSmallError, require_space, this_machine
+from bench.pipeline.runs import QUICK, QUICK_RUNS, Bench, Lengths, all_runs
+from bench.pipeline.session import Session, check_all, go_through, plan, with_needed
+from bench.pipeline.terminal import (
+    Voice,
+    cpu_table,
+    failure_lines,
+    trial_table,
+    verdict_table,
+)
+from bench.pipeline.verdicts import rows_of
+from bench.yardsticks.registry import YARDSTICKS, UnknownYardstickError
+from paypost.stack.kafka import ArtifactUnavailableError
+from paypost.stack.ports import NoFreePortsError
+from paypost.stack.postgres import PostgresNotFoundError
+from paypost.stack.state import StackRunningError
+from paypost.stack.supervisor import exit_on_signals
+
+SPACE_BYTES = 6_000_000_000
+ROUNDS = 3
+
+EXIT_NO_RESULT = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    runs = all_runs()
+    parser = argparse.ArgumentParser(prog="python -m bench.pipeline", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="short, the first three rows")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help=f"of {', '.join(runs)}")
+    parser.add_argument(
+        "--yardsticks", nargs="+", metavar="NAME", help=f"of {', '.join(YARDSTICKS)}"
+    )
+    parser.add_argument("--rounds", type=int, help=f"{ROUNDS}; with --quick 1")
+    options = parser.parse_args(arguments)
+    unknown = set(options.only or ()) - set(runs)
+    if unknown:
+        parser.error(f"no such run: {', '.join(sorted(unknown))}; there are: {', '.join(runs)}")
+    for name in options.yardsticks or ():
+        if name not in YARDSTICKS:
+            parser.error(str(UnknownYardstickError(name=name)))
+    return options
+
+
+async def measure(options: argparse.Namespace, session: Session, voice: Voice) -> None:
+    """Do all that was asked for."""
+    runs = all_runs()
+    names = options.only or (QUICK_RUNS if options.quick else tuple(runs))
+    bench = Bench(lengths=QUICK if options.quick else Lengths(), say=voice)
+    wanted = with_needed(wanted=names, runs=runs)
+    rounds = options.rounds or (1 if options.quick else ROUNDS)
+    steps = list(plan(runs=wanted, rounds=rounds, yardsticks=options.yardsticks))
+    used = list(dict.fromkeys(step.yardstick for step in steps))
+    await check_all(yardsticks=used, session=session, say=voice)
+    await go_through(bench=bench, steps=steps, session=session, on_trial=lambda: None)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run it; the exit code is 0 when every trial that could be run is a result."""
+    options = parse(arguments)
+    out, voice = (
+        Console(width=None if sys.stdout.isatty() else 160),
+        Voice(console=Console(stderr=True)),
+    )
+    session = Session()
+    machine = this_machine()
+    try:
+        require_space(path=bed_directory().path, needed_bytes=SPACE_BYTES)
+        with (
+            exit_on_signals(),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+        ):
+            runner.run(measure(options, session, voice))
+    except KeyboardInterrupt:
+        voice("interrupted; everything is stopped, nothing is reported")
+        return EXIT_INTERRUPTED
+    except (
+        ArtifactUnavailableError,
+        DiskTooSmallError,
+        NoFreePortsError,
+        PostgresNotFoundError,
+        StackRunningError,
+    ) as error:
+        voice(f"cannot be run: {error}")
+        return EXIT_NO_RESULT
+    out.print(
+        f"{machine.processor}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}"
+    )
+    out.print(f"commit {machine.commit}, {machine.at:%Y-%m-%d %H:%M} UTC")
+    out.print(trial_table(trials=session.trials))
+    out.print(cpu_table(trials=session.trials))
+    out.print(verdict_table(rows=rows_of(session.results)))
+    for line in failure_lines(failures=session.failures):
+        out.print(line, style="red")
+    return EXIT_NO_RESULT if any(each.available for each in session.failures) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
