@@ -10,7 +10,7 @@ import asyncio
 import gc
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,14 +191,18 @@ class Bed:
     # What a run does with it.
 
     def prepare(self, *, count: int) -> list[Outgoing]:
-        """Make the next payments' events."""
-        now = datetime.now(UTC)
-        payments = self._payments.take(count=count)
+        """The next payments with their events, made now."""
+        return list(self.make(count=count))
+
+    def make(self, *, count: int) -> Iterator[Outgoing]:
+        """The same, each made when it is asked for: for loads that would fill the memory."""
         accepting = self._events.accepting
-        return [Outgoing(each, self._events.bodies(each, at=now), accepting) for each in payments]
+        for payment in self._payments.take(count=count):
+            bodies = self._events.bodies(payment, at=datetime.now(UTC))
+            yield Outgoing(payment, bodies, accepting)
 
     async def send_closed(
-        self, load: Sequence[Outgoing], *, concurrency: int = CONCURRENCY
+        self, load: Iterable[Outgoing], *, concurrency: int = CONCURRENCY
     ) -> Sending:
         """Send as fast as it is answered."""
         with self._noting() as sending:
@@ -208,7 +212,7 @@ class Bed:
             )
 
     async def send_open(
-        self, load: Sequence[Outgoing], offsets_seconds: Sequence[float]
+        self, load: Iterable[Outgoing], offsets_seconds: Sequence[float]
     ) -> Sending:
         """Send each at its time."""
         with self._noting() as sending:

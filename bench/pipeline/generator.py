@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -88,7 +88,7 @@ class Generator:
         self._next = 0
 
     async def as_fast_as_answered(
-        self, load: Sequence[Outgoing], *, concurrency: int, sending: Sending | None = None
+        self, load: Iterable[Outgoing], *, concurrency: int, sending: Sending | None = None
     ) -> Sending:
         """A closed loop: at most `concurrency` payments are being answered at a time."""
         into = sending if sending is not None else Sending()
@@ -109,7 +109,7 @@ class Generator:
 
     async def at_times(
         self,
-        load: Sequence[Outgoing],
+        load: Iterable[Outgoing],
         offsets_seconds: Sequence[float],
         *,
         sending: Sending | None = None,

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -224,8 +224,3 @@ class Events:
         count = 5 + len(self._templates)
         drawn = self._chance.randbytes(count * _ID_LENGTH // 2).hex().encode()
         return [drawn[at : at + _ID_LENGTH] for at in range(0, len(drawn), _ID_LENGTH)]
-
-    def trains(self, payments: Sequence[Payment], *, at: datetime) -> Iterator[list[bytes]]:
-        """The bodies of each payment."""
-        for payment in payments:
-            yield self.bodies(payment, at=at)

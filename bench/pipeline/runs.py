@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
+import shutil
+import subprocess
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from bench.pipeline.bed import Bed
+from bench.pipeline.bed import Bed, bed_directory
+from bench.pipeline.books import overtakings
 from bench.pipeline.generator import Sending, poisson_offsets
 from bench.pipeline.goals import (
     CELERIES,
@@ -28,17 +34,22 @@ from bench.pipeline.load import (
     third_to_the_first,
     train_types,
 )
+from bench.pipeline.machine import ROOT
+from bench.pipeline.outages import Outage, ack_p99_ms, drain_seconds
 from bench.pipeline.statistics import Latencies
-from bench.pipeline.trial import Trial
+from bench.pipeline.trial import NotProvenError, Trial
 from bench.yardsticks.contract import CisCalls, Workload
 from bench.yardsticks.registry import make_yardstick
 from paypost.remote import Remote
+from paypost.stack.local import LocalStack
+from paypost.stack.state import StackDirectory
 
 PAYMENTS_MIN = 150
 PAYMENTS_MAX = 20_000
 WARM_UP_MAX = 4_000
 DRAIN_SECONDS_MAX = 180.0
 EVERY_TENTH = 10
+DEMO_SECONDS_MAX = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,9 @@ class Lengths:
     load: float = 10.0
     ack: float = 3.0
     open: float = 12.0
+    before_outage: float = 20.0
+    outage: float = 60.0
+    after_outage: float = 60.0
 
 
 QUICK = Lengths(warm_up=2.0, load=4.0, ack=2.0, open=4.0)
@@ -318,6 +332,163 @@ class Others:
             )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Down:
+    """Something is away for a minute, while payments come at half the maximum.
+
+    Attributes:
+        what: `kafka` or `cis`: the process is stopped, and started again with what it had.
+    """
+
+    what: str
+
+    async def __call__(
+        self, bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+    ) -> Trial:
+        """See `Measure`."""
+        maximum = trials.rate(run="max-many", yardstick=yardstick)
+        if maximum is None:
+            raise NotProvenError(why="the maximum, of which this is the half, is not known")
+        lengths = bench.lengths
+        async with bench.bed(yardstick=yardstick) as bed:
+            await bed.warm_up(seconds=lengths.warm_up, count_max=WARM_UP_MAX)
+            offsets = poisson_offsets(
+                per_second=maximum.median / 2,
+                seconds=lengths.before_outage + lengths.outage + lengths.after_outage,
+                seed=bench.chance.getrandbits(32),
+            )
+            bench.say(
+                f"{yardstick}: {maximum.median / 2:.0f} payments a second, then no {self.what}"
+            )
+            before = await bed.read()
+            away = asyncio.create_task(self._take_away(bench, bed))
+            try:
+                sending = await bed.send_open(bed.make(count=len(offsets)), offsets)
+                outage = await away
+            finally:
+                away.cancel()
+            await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
+            memory = bed.memory()
+            after = await bed.read_when_idle()
+            extra = _outage_figures(bed=bed, sending=sending, outage=outage)
+            return await bed.finish(
+                run=run,
+                turn=turn,
+                sending=sending,
+                before=before,
+                after=after,
+                memory=memory,
+                extra=extra | {"offered_per_second": maximum.median / 2},
+            )
+
+    async def _take_away(self, bench: Bench, bed: Bed) -> Outage:
+        stack, lengths = bed.stack, bench.lengths
+        await asyncio.sleep(lengths.before_outage)
+        bench.say(f"{self.what} is stopped")
+        began_at = time.time()
+        if self.what == "kafka":
+            await asyncio.to_thread(stack.kafka.stop)
+        else:
+            await asyncio.to_thread(stack.supervisor.stop, name=self.what)
+        await asyncio.sleep(max(0.0, began_at + lengths.outage - time.time()))
+        bench.say(f"{self.what} is started")
+        if self.what == "kafka":
+            await asyncio.to_thread(stack.kafka.start)
+        else:
+            stack.supervisor.resume(name=self.what)
+            await asyncio.to_thread(stack.supervisor.wait_ready, name=self.what, timeout_seconds=60)
+        return Outage(began_at=began_at, ended_at=time.time())
+
+
+def _outage_figures(*, bed: Bed, sending: Sending, outage: Outage) -> dict[str, float]:
+    books = bed.read_books()
+    mailed = [
+        books.mailed[payment.account, payment.amount_cents][0] for payment in sending.payments
+    ]
+    drained = drain_seconds(
+        accepted_at=list(sending.accepted_at.values()), confirmed_at=mailed, outage=outage
+    )
+
+    def p99(since: float, until: float) -> float | None:
+        return ack_p99_ms(
+            ack_seconds=sending.ack_seconds,
+            ended_at=sending.ack_ended_at,
+            since=since,
+            until=until,
+        )
+
+    found = {
+        "ack_p99_before_ms": p99(sending.started_at, outage.began_at),
+        "ack_p99_during_ms": p99(outage.began_at, outage.ended_at),
+        "ack_p99_after_ms": p99(outage.ended_at, sending.ended_at),
+        "drain_seconds": drained,
+        "outage_seconds": outage.ended_at - outage.began_at,
+        "overtakings": overtakings(
+            payments=sending.payments,
+            left_at=sending.left_at,
+            accepted_at=sending.accepted_at,
+            books=books,
+        ),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+async def measure_start(
+    bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+) -> Trial:
+    """How long the whole stack takes to start with what it had, and `make demo` from end to end."""
+    del trials
+    stack_name = f"{bed_directory().name}-start"
+    started = []
+    for fresh in (True, False):
+        bench.say("starting the whole stack" + ("" if fresh else " again"))
+        at = time.monotonic()
+        with LocalStack(name=stack_name, fresh=fresh):
+            started.append(time.monotonic() - at)
+    shutil.rmtree(StackDirectory.of(name=stack_name).path, ignore_errors=True)
+    bench.say("make demo")
+    at = time.monotonic()
+    await _run_demo()
+    return Trial(
+        run=run,
+        yardstick=yardstick,
+        turn=turn,
+        payments=0,
+        seconds=0.0,
+        payments_per_second=0.0,
+        acks_per_second=0.0,
+        ack=None,
+        posted=None,
+        confirmed=None,
+        cpu_us={},
+        memory={},
+        wal_bytes=0.0,
+        repeats=0,
+        extra={
+            "fresh_start_seconds": started[0],
+            "start_seconds": started[1],
+            "demo_seconds": time.monotonic() - at,
+        },
+    )
+
+
+async def _run_demo() -> None:
+    process = await asyncio.create_subprocess_exec(
+        "make", "demo", cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    try:
+        async with asyncio.timeout(DEMO_SECONDS_MAX):
+            _, said = await process.communicate()
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    if process.returncode:
+        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        raise NotProvenError(why=f"make demo failed ({process.returncode}): {last}")
+
+
 async def _close(bed: Bed, accounts: frozenset[str]) -> None:
     customers = bed.workload.customers
     body = {
@@ -409,6 +580,24 @@ def all_runs() -> Mapping[str, Run]:
             measure=Maximum(instances=2),
             rounds_max=2,
             needs=("max-many",),
+        ),
+        *(
+            Run(
+                name=f"{what}-down",
+                what=f"{what} down for a minute",
+                yardsticks=product,
+                measure=Down(what=what),
+                rounds_max=1,
+                needs=("max-many",),
+            )
+            for what in ("kafka", "cis")
+        ),
+        Run(
+            name="start",
+            what="start of the stack, and make demo",
+            yardsticks=product,
+            measure=measure_start,
+            rounds_max=1,
         ),
     ]
     return {run.name: run for run in runs}
