@@ -24,7 +24,12 @@ from bench.pipeline.generator import Generator, Outgoing, Sending, generator_for
 from bench.pipeline.load import Events, Payment, Payments
 from bench.pipeline.readings import GENERATOR, Memory, Reading, cpu_seconds, read_all, read_memory
 from bench.pipeline.trial import NotProvenError, Trial, make_trial, prove
-from bench.yardsticks.contract import Surroundings, Workload, Yardstick
+from bench.yardsticks.contract import (
+    Surroundings,
+    Workload,
+    Yardstick,
+    YardstickUnavailableError,
+)
 from bench.yardsticks.paypost import PaypostYardstick
 from paypost.remote import Remote
 from paypost.simulators.mail.store import FILE_NAME
@@ -47,6 +52,20 @@ VERIFY_WAIT_SECONDS = 60.0
 def bed_directory() -> StackDirectory:
     """Where beds live: one for each checkout, so that two benchmarks of one do not meet unseen."""
     return StackDirectory.of(name=f"{default_stack_name()}-bench")
+
+
+class NotStartedError(Exception):
+    """A yardstick did not start; its logs are kept.
+
+    Attributes:
+        yardstick: which.
+        reason: what it said.
+    """
+
+    def __init__(self, *, yardstick: str, reason: str) -> None:
+        super().__init__(f"{yardstick} did not start: {reason}; logs in {bed_directory().path}")
+        self.yardstick = yardstick
+        self.reason = reason
 
 
 class Bed:
@@ -148,6 +167,15 @@ class Bed:
         self._send = await self._generator.__aenter__()
         self._journal = LineCounter(path=state.cis_journal_path)
         self._mails = LineCounter(path=self._mail_path)
+
+    async def _start_yardstick(self, surroundings: Surroundings) -> None:
+        try:
+            await self.yardstick.start(surroundings=surroundings, workload=self.workload)
+        except YardstickUnavailableError:
+            raise
+        except Exception as error:
+            # Whatever a yardstick raises in place of being there.
+            raise NotStartedError(yardstick=self.yardstick.name, reason=str(error)) from error
 
     def _surroundings(self, work_dir: Path) -> Surroundings:
         assert self._spare is not None

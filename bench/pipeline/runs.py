@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from bench.pipeline import vegeta
 from bench.pipeline.bed import Bed, bed_directory
 from bench.pipeline.books import overtakings
 from bench.pipeline.generator import Sending, poisson_offsets
@@ -76,11 +77,13 @@ class Bench:
         lengths: of a trial's parts.
         say: hears what is being done.
         chance: where the seeds of loads come from.
+        absent: what was found to be missing on this machine, and why, by its name.
     """
 
     lengths: Lengths = field(default_factory=Lengths)
     say: Callable[[str], None] = lambda _text: None
     chance: random.Random = field(default_factory=random.SystemRandom)
+    absent: dict[str, str] = field(default_factory=dict)
 
     def bed(
         self,
@@ -208,14 +211,9 @@ async def measure_ack(
         sending = await bed.send_closed(load)
         memory = bed.memory()
         after = await bed.read()
-        half = await _at_half(bench, bed, sending)
-        latencies = Latencies.of(half.ack_seconds)
-        assert latencies is not None
-        extra = {
-            "half_per_second": half.events_per_second,
-            "half_p50_ms": latencies.p50_ms,
-            "half_p99_ms": latencies.p99_ms,
-        }
+        extra = await _at_half(bench, bed, per_second=sending.events_per_second / 2)
+        if yardstick == PRODUCT and turn == 1:
+            extra |= await _by_vegeta(bench, bed, per_second=sending.events_per_second / 2)
         bench.say(f"{yardstick}: working {len(bed.sent)} payments off")
         await bed.yardstick.start_rest()
         await bed.until_confirmed(timeout_seconds=ACK_DRAIN_SECONDS_MAX)
@@ -239,13 +237,45 @@ async def measure_ack(
         )
 
 
-async def _at_half(bench: Bench, bed: Bed, maximum: Sending) -> Sending:
-    per_second = maximum.events_per_second / 2
+async def _at_half(bench: Bench, bed: Bed, *, per_second: float) -> dict[str, float]:
     offsets = poisson_offsets(
         per_second=per_second, seconds=bench.lengths.ack + 1, seed=bench.chance.getrandbits(32)
     )
     bench.say(f"{bed.yardstick.name}: {per_second:.0f} webhooks a second at random times")
-    return await bed.send_open(bed.prepare(count=len(offsets)), offsets)
+    sending = await bed.send_open(bed.prepare(count=len(offsets)), offsets)
+    latencies = Latencies.of(sending.ack_seconds)
+    assert latencies is not None
+    return {
+        "half_per_second": sending.events_per_second,
+        "half_p50_ms": latencies.p50_ms,
+        "half_p99_ms": latencies.p99_ms,
+    }
+
+
+async def _by_vegeta(bench: Bench, bed: Bed, *, per_second: float) -> dict[str, float]:
+    try:
+        program = await vegeta.build()
+        load = bed.prepare(count=round(per_second * (bench.lengths.ack + 1)))
+        bench.say(f"{bed.yardstick.name}: {per_second:.0f} webhooks a second by vegeta")
+        found = await vegeta.attack(
+            program=program,
+            load=load,
+            url=bed.yardstick.webhook_url,
+            secret=bed.state.secrets.stripe_webhook_secret,
+            per_second=per_second,
+        )
+    except vegeta.VegetaAbsentError as error:
+        bench.say(f"vegeta: not run: {error}")
+        bench.absent["vegeta"] = str(error)
+        return {}
+    # It rounds how many it sends: once more, so that each is certain to have been taken.
+    await bed.send_closed(load)
+    return {
+        "vegeta_per_second": found.rate,
+        "vegeta_p50_ms": found.p50_ms,
+        "vegeta_p99_ms": found.p99_ms,
+        "vegeta_success": found.success,
+    }
 
 
 async def measure_latency(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import aiohttp
 import asyncpg
 
+from bench.pipeline.bed import NotStartedError
 from bench.pipeline.goals import Trials
 from bench.pipeline.runs import Bench, Run
 from bench.pipeline.trial import Failed, NotProvenError, Trial
@@ -26,6 +27,7 @@ TRIAL_SECONDS_MAX = 900.0
 
 TRIAL_ERRORS = (
     NotProvenError,
+    NotStartedError,
     ProcessFailedError,
     RefusedRequestError,
     TimeoutError,
@@ -39,10 +41,11 @@ TRIAL_ERRORS = (
 
 @dataclass
 class Session:
-    """All that was found so far."""
+    """All that was found so far; `versions` of each yardstick that was made."""
 
     trials: list[Trial] = field(default_factory=list)
     failures: list[Failed] = field(default_factory=list)
+    versions: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def results(self) -> Trials:
@@ -94,7 +97,9 @@ async def check_all(
     """Look beforehand which yardsticks this machine lacks something for."""
     for name in yardsticks:
         try:
-            await make_yardstick(name=name).check()
+            yardstick = make_yardstick(name=name)
+            await yardstick.check()
+            session.versions[name] = yardstick.versions
         except YardstickUnavailableError as error:
             say(f"{error}; reported as not run")
             session.failures.append(
