@@ -1,12 +1,14 @@
 # Everything a newcomer needs: `make demo`, `make test`. Needs git, make and Python >= 3.11 with venv.
 .DEFAULT_GOAL := help
-.PHONY: help env bench-env demo up down test lint fmt lock docs
+.PHONY: help env bench-env bench bench-size soak demo up down test lint fmt lock docs
 
 # The first that is new enough; python3 if none is, so that the bootstrap can say so.
 PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; \
 	done; echo python3)
 BIN := .venv/bin
+BENCH_BIN := .venv-bench/bin
+BENCH = $(BENCH_BIN)/python -m bench.pipeline
 
 help: ## List these targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)$$/\1|\2/p' $(MAKEFILE_LIST) | \
@@ -17,6 +19,16 @@ env: ## Build the locked environment in .venv (done by every other target when n
 
 bench-env: env ## Build the benchmark's locked environment in .venv-bench (done by `make bench` when needed)
 	@$(PYTHON) scripts/bootstrap.py --bench
+
+bench: bench-env ## Measure the whole pipeline against its goals (QUICK=1 short, ONLY='max ack' some); writes docs/benchmark
+	@$(BENCH) $(if $(QUICK),--quick) $(if $(ONLY),--only $(ONLY)) $(if $(YARDSTICKS),--yardsticks $(YARDSTICKS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-size: bench-env ## Measure with 1, 10 and 100 million payments held, as far as the disk allows (SIZES='1 10')
+	@$(BENCH_BIN)/python -m bench.pipeline.size $(if $(SIZES),--millions $(SIZES))
+
+soak: bench-env ## An hour of load, with the memory of each service watched (DURATION=3600 seconds)
+	@$(BENCH_BIN)/python -m bench.pipeline.soak $(if $(DURATION),--seconds $(DURATION))
 
 demo: env ## Start the whole system, play the scenario, verify it, stop everything
 	@$(BIN)/paypost demo

@@ -8,17 +8,25 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import uvloop
 from rich.console import Console
+from rich.text import Text
 
 from bench.pipeline.bed import bed_directory
+from bench.pipeline.frame import QUICK, Bench, Lengths
 from bench.pipeline.machine import DiskTooSmallError, require_space, this_machine
-from bench.pipeline.runs import QUICK, QUICK_RUNS, Bench, Lengths, all_runs
+from bench.pipeline.plots import draw
+from bench.pipeline.report import write_report
+from bench.pipeline.results import REPORT, Results, machine_as_json, replace_folder
+from bench.pipeline.runs import QUICK_RUNS, all_runs
 from bench.pipeline.session import Session, check_all, go_through, plan, with_needed
 from bench.pipeline.terminal import (
     Voice,
+    costs_by_run,
     cpu_table,
     failure_lines,
     trial_table,
@@ -34,6 +42,15 @@ from paypost.stack.supervisor import exit_on_signals
 
 SPACE_BYTES = 6_000_000_000
 ROUNDS = 3
+
+CANNOT_RUN = (
+    ArtifactUnavailableError,
+    DiskTooSmallError,
+    NoFreePortsError,
+    PostgresNotFoundError,
+    StackRunningError,
+)
+"""What keeps everything from being run."""
 
 EXIT_NO_RESULT = 1
 EXIT_USAGE = 2
@@ -51,6 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, help=f"{ROUNDS}; with --quick 1")
     options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else ROUNDS)
     unknown = set(options.only or ()) - set(runs)
     if unknown:
         parser.error(f"no such run: {', '.join(sorted(unknown))}; there are: {', '.join(runs)}")
@@ -60,57 +78,69 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-async def measure(options: argparse.Namespace, session: Session, voice: Voice) -> None:
+async def measure(options: argparse.Namespace, session: Session, voice: Voice) -> Bench:
     """Do all that was asked for."""
     runs = all_runs()
     names = options.only or (QUICK_RUNS if options.quick else tuple(runs))
     bench = Bench(lengths=QUICK if options.quick else Lengths(), say=voice)
     wanted = with_needed(wanted=names, runs=runs)
-    rounds = options.rounds or (1 if options.quick else ROUNDS)
-    steps = list(plan(runs=wanted, rounds=rounds, yardsticks=options.yardsticks))
+    steps = list(plan(runs=wanted, rounds=options.rounds, yardsticks=options.yardsticks))
     used = list(dict.fromkeys(step.yardstick for step in steps))
     await check_all(yardsticks=used, session=session, say=voice)
-    await go_through(bench=bench, steps=steps, session=session, on_trial=lambda: None)
+    await go_through(bench=bench, steps=steps, session=session)
+    return bench
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run it; the exit code is 0 when every trial that could be run is a result."""
     options = parse(arguments)
-    out, voice = (
-        Console(width=None if sys.stdout.isatty() else 160),
-        Voice(console=Console(stderr=True)),
-    )
-    session = Session()
-    machine = this_machine()
+    voice = Voice(console=Console(stderr=True))
+    session, machine, began = Session(), this_machine(), time.monotonic()
     try:
         require_space(path=bed_directory().path, needed_bytes=SPACE_BYTES)
         with (
             exit_on_signals(),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         ):
-            runner.run(measure(options, session, voice))
+            bench = runner.run(measure(options, session, voice))
     except KeyboardInterrupt:
         voice("interrupted; everything is stopped, nothing is reported")
         return EXIT_INTERRUPTED
-    except (
-        ArtifactUnavailableError,
-        DiskTooSmallError,
-        NoFreePortsError,
-        PostgresNotFoundError,
-        StackRunningError,
-    ) as error:
+    except CANNOT_RUN as error:
         voice(f"cannot be run: {error}")
         return EXIT_NO_RESULT
-    out.print(
-        f"{machine.processor}, {machine.cores} cores, {machine.memory_gib} GiB, {machine.system}"
+    session.note_absent(bench.absent)
+    is_whole = not (options.quick or options.only or options.yardsticks)
+    results = Results(
+        machine=machine_as_json(machine),
+        seconds=time.monotonic() - began,
+        rounds=options.rounds,
+        lengths=asdict(bench.lengths),
+        versions=session.versions,
+        trials=session.trials,
+        failures=session.failures,
+        rows=rows_of(session.results, runs=None if is_whole else session.runs),
     )
-    out.print(f"commit {machine.commit}, {machine.at:%Y-%m-%d %H:%M} UTC")
-    out.print(trial_table(trials=session.trials))
-    out.print(cpu_table(trials=session.trials))
-    out.print(verdict_table(rows=rows_of(session.results)))
-    for line in failure_lines(failures=session.failures):
-        out.print(line, style="red")
+    show(results, machine=str(machine))
+    if is_whole:
+        replace_folder(
+            folder=REPORT,
+            fill=lambda folder: write_report(folder=folder, results=results, draw=draw),
+        )
+        voice(f"report written: {REPORT / 'README.md'}")
     return EXIT_NO_RESULT if any(each.available for each in session.failures) else 0
+
+
+def show(results: Results, *, machine: str) -> None:
+    """Print it all."""
+    out = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    out.print(f"{machine}; commit {results.machine['commit']}; {results.seconds / 60:.1f} minutes")
+    out.print(trial_table(trials=results.trials))
+    for trials in costs_by_run(trials=results.trials).values():
+        out.print(cpu_table(trials=trials))
+    out.print(verdict_table(rows=results.rows))
+    for line in failure_lines(failures=results.failures):
+        out.print(Text(line, style="red"))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import aiohttp
 import asyncpg
 
 from bench.pipeline.bed import NotStartedError
+from bench.pipeline.frame import Bench, Run
 from bench.pipeline.goals import Trials
-from bench.pipeline.runs import Bench, Run
 from bench.pipeline.trial import Failed, NotProvenError, Trial
 from bench.yardsticks.contract import YardstickUnavailableError
 from bench.yardsticks.registry import make_yardstick
@@ -51,6 +51,18 @@ class Session:
     def results(self) -> Trials:
         """Those that count."""
         return Trials(self.trials)
+
+    @property
+    def runs(self) -> frozenset[str]:
+        """Those of which there is anything to be said."""
+        return frozenset([each.run for each in self.trials] + [each.run for each in self.failures])
+
+    def note_absent(self, absent: Mapping[str, str]) -> None:
+        """Note tools that this machine lacks, and why, by their names."""
+        self.failures.extend(
+            Failed(run="", yardstick=name, turn=0, reason=reason, available=False)
+            for name, reason in absent.items()
+        )
 
     def is_absent(self, *, yardstick: str) -> bool:
         """Whether this machine was found to lack what a yardstick needs."""
@@ -107,9 +119,7 @@ async def check_all(
             )
 
 
-async def go_through(
-    *, bench: Bench, steps: Sequence[Step], session: Session, on_trial: Callable[[], None]
-) -> None:
+async def go_through(*, bench: Bench, steps: Sequence[Step], session: Session) -> None:
     """Do the trials; each is proven and kept, or its reason is."""
     for place, step in enumerate(steps, start=1):
         if session.is_absent(yardstick=step.yardstick):
@@ -136,7 +146,6 @@ async def go_through(
             reason = str(error) or type(error).__name__
             bench.say(f"{step.yardstick}: NO RESULT: {reason}")
             session.failures.append(_failed(step, reason.splitlines()[0]))
-        on_trial()
 
 
 def _failed(step: Step, reason: str, *, available: bool = True) -> Failed:

@@ -82,16 +82,26 @@ def trial_table(*, trials: Sequence[Trial]) -> Table:
 def cpu_table(*, trials: Sequence[Trial]) -> Table:
     """What a payment costs, by process."""
     names = list(dict.fromkeys(name for each in trials for name in each.cpu_us))
-    table = Table(title="CPU µs per payment, by process", title_justify="left", title_style="bold")
+    title = f"{trials[0].run}: CPU µs per payment, by process" if trials else None
+    table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("process")
     for each in trials:
-        table.add_column(f"{each.run} {each.yardstick} {each.turn}", justify="right")
+        table.add_column(each.yardstick, justify="right")
     for name in names:
         table.add_row(
             name, *("" if name not in each.cpu_us else number(each.cpu_us[name]) for each in trials)
         )
     table.add_row("sum", *(number(sum(each.cpu_us.values())) for each in trials), style="bold")
     return table
+
+
+def costs_by_run(*, trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """The trials of each run that have a cost, the first round of each yardstick."""
+    found: dict[str, list[Trial]] = {}
+    for each in trials:
+        if each.cpu_us and each.turn == 1:
+            found.setdefault(each.run, []).append(each)
+    return found
 
 
 def failure_lines(*, failures: Sequence[Failed]) -> list[str]:

@@ -1,0 +1,132 @@
+"""As many payments as go through: of all accounts, or of those that others do not hold up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.pipeline.bed import Bed
+from bench.pipeline.frame import (
+    DRAIN_SECONDS_MAX,
+    WARM_UP_MAX,
+    Bench,
+    load_size,
+)
+from bench.pipeline.goals import (
+    Trials,
+)
+from bench.pipeline.load import (
+    ONE_EVENT,
+    account_names,
+)
+from bench.pipeline.trial import Trial
+from bench.yardsticks.contract import CisCalls
+from paypost.remote import Remote
+
+EVERY_TENTH = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maximum:
+    """As many payments as take some seconds, as fast as they are answered.
+
+    Attributes:
+        cis_calls, event_types, spread, instances: see `Bench.bed`.
+        cis_latency_ms: how long the CIS takes over every call.
+    """
+
+    cis_calls: CisCalls = "many"
+    event_types: tuple[str, ...] = ONE_EVENT
+    spread: Callable[[int], int] | None = None
+    instances: int = 1
+    cis_latency_ms: float = 0.0
+
+    async def __call__(
+        self, bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+    ) -> Trial:
+        """See `Measure`."""
+        del trials
+        async with bench.bed(
+            yardstick=yardstick,
+            cis_calls=self.cis_calls,
+            event_types=self.event_types,
+            spread=self.spread,
+            instances=self.instances,
+        ) as bed:
+            if self.cis_latency_ms:
+                await bed.switch_cis({"latency_ms": self.cis_latency_ms})
+            per_second = await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)
+            load = bed.prepare(count=load_size(per_second=per_second, seconds=bench.lengths.load))
+            bench.say(f"{yardstick}: {len(load)} payments as fast as they go")
+            before = await bed.read()
+            sending = await bed.send_closed(load)
+            await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
+            memory = bed.memory()
+            after = await bed.read_when_idle()
+            return await bed.finish(
+                run=run, turn=turn, sending=sending, before=before, after=after, memory=memory
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Others:
+    """Some accounts go wrong; what is measured are the payments of the others.
+
+    Attributes:
+        refused: whether the CIS has closed the accounts; otherwise it never answers for them
+            until the measurement is over.
+    """
+
+    refused: bool
+
+    async def __call__(
+        self, bench: Bench, *, run: str, yardstick: str, turn: int, trials: Trials
+    ) -> Trial:
+        """See `Measure`."""
+        del trials
+        accounts = account_names()
+        wrong = frozenset(accounts[::EVERY_TENTH] if self.refused else accounts[:1])
+        async with bench.bed(yardstick=yardstick) as bed:
+            per_second = await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)
+            if self.refused:
+                await _close(bed, wrong)
+            else:
+                await bed.switch_cis({"timeout_before_apply": {"accounts": sorted(wrong)}})
+            warm = len(bed.sent)
+            load = bed.prepare(count=load_size(per_second=per_second, seconds=bench.lengths.load))
+            bench.say(f"{yardstick}: {len(load)} payments, {len(wrong)} accounts go wrong")
+            before = await bed.read()
+            sending = await bed.send_closed(load)
+            unposted = frozenset(
+                payment.number for payment in bed.sent[warm:] if payment.account in wrong
+            )
+            await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX, without=unposted)
+            memory = bed.memory()
+            after = await bed.read_when_idle()
+            if not self.refused:
+                await bed.switch_cis({"timeout_before_apply": False})
+                await bed.until_confirmed(timeout_seconds=DRAIN_SECONDS_MAX)
+            kept = sending.without(numbers=unposted)
+            return await bed.finish(
+                run=run,
+                turn=turn,
+                sending=kept,
+                before=before,
+                after=after,
+                memory=memory,
+                without=unposted if self.refused else frozenset(),
+                extra={"share_of_others": len(kept.payments) / len(sending.payments)},
+            )
+
+
+async def _close(bed: Bed, accounts: frozenset[str]) -> None:
+    customers = bed.workload.customers
+    body = {
+        "accounts": [
+            {"account": each, "name": customers[each].name, "status": "closed"}
+            for each in sorted(accounts)
+        ]
+    }
+    state = bed.state
+    async with Remote(base_url=state.http_urls["cis"], bearer_key=state.secrets.cis_api_key) as cis:
+        await cis.post("/v1/accounts", body)
