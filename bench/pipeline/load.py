@@ -79,12 +79,13 @@ class Payments:
         """
         dealt = []
         for number in range(self._number, self._number + count):
-            account = self.accounts[self._spread(number)]
+            place = self._spread(number)
+            account = self.accounts[place]
             turn = self._of_account.get(account, 0)
             if turn >= AMOUNTS:
                 raise TooManyPaymentsError(account=account)
             self._of_account[account] = turn + 1
-            amount_cents = AMOUNT_CENTS_MIN + (turn * _STRIDE + number) % AMOUNTS
+            amount_cents = AMOUNT_CENTS_MIN + (turn * _STRIDE + place) % AMOUNTS
             dealt.append(Payment(number, account, amount_cents))
         self._number += count
         return dealt
