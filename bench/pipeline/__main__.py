@@ -6,19 +6,17 @@ Usage: python -m bench.pipeline [--quick] [--only RUN â€¦] [--yardsticks NAME â€
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import uvloop
 from rich.console import Console
 from rich.text import Text
 
-from bench.pipeline.bed import bed_directory
+from bench.pipeline.command import EXIT_NO_RESULT, run_to_its_end
 from bench.pipeline.frame import QUICK, Bench, Lengths
-from bench.pipeline.machine import DiskTooSmallError, require_space, this_machine
+from bench.pipeline.machine import this_machine
 from bench.pipeline.plots import draw
 from bench.pipeline.report import write_report
 from bench.pipeline.results import REPORT, Results, machine_as_json, replace_folder
@@ -34,27 +32,9 @@ from bench.pipeline.terminal import (
 )
 from bench.pipeline.verdicts import rows_of
 from bench.yardsticks.registry import YARDSTICKS, UnknownYardstickError
-from paypost.stack.kafka import ArtifactUnavailableError
-from paypost.stack.ports import NoFreePortsError
-from paypost.stack.postgres import PostgresNotFoundError
-from paypost.stack.state import StackRunningError
-from paypost.stack.supervisor import exit_on_signals
 
 SPACE_BYTES = 6_000_000_000
 ROUNDS = 3
-
-CANNOT_RUN = (
-    ArtifactUnavailableError,
-    DiskTooSmallError,
-    NoFreePortsError,
-    PostgresNotFoundError,
-    StackRunningError,
-)
-"""What keeps everything from being run."""
-
-EXIT_NO_RESULT = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -96,19 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     voice = Voice(console=Console(stderr=True))
     session, machine, began = Session(), this_machine(), time.monotonic()
-    try:
-        require_space(path=bed_directory().path, needed_bytes=SPACE_BYTES)
-        with (
-            exit_on_signals(),
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-        ):
-            bench = runner.run(measure(options, session, voice))
-    except KeyboardInterrupt:
-        voice("interrupted; everything is stopped, nothing is reported")
-        return EXIT_INTERRUPTED
-    except CANNOT_RUN as error:
-        voice(f"cannot be run: {error}")
-        return EXIT_NO_RESULT
+    bench = run_to_its_end(
+        lambda: measure(options, session, voice), say=voice, space_bytes=SPACE_BYTES
+    )
     session.note_absent(bench.absent)
     is_whole = not (options.quick or options.only or options.yardsticks)
     results = Results(

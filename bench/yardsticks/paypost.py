@@ -92,6 +92,22 @@ class PaypostYardstick:
         pids = {name: self._supervisor.pid(name=name) for name in self._supervisor.names}
         return {name: pid for name, pid in pids.items() if pid is not None}
 
+    async def stop_services(self) -> None:
+        """Stop them all; their tables are left to whoever fills them."""
+        assert self._supervisor is not None
+        for name in self._supervisor.names:
+            await asyncio.to_thread(self._supervisor.stop, name=name)
+
+    async def resume_services(self) -> None:
+        """Start them again as they were, and return when they are ready."""
+        assert self._supervisor is not None
+        for name in self._supervisor.names:
+            self._supervisor.resume(name=name)
+        for name in self._supervisor.names:
+            await asyncio.to_thread(
+                self._supervisor.wait_ready, name=name, timeout_seconds=READY_TIMEOUT_SECONDS
+            )
+
     async def stop(self) -> None:
         supervisor, watchdog = self._supervisor, self._watchdog
         self._supervisor = self._watchdog = None
