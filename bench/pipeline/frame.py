@@ -25,7 +25,7 @@ from bench.yardsticks.registry import make_yardstick
 
 PAYMENTS_MIN = 150
 PAYMENTS_MAX = 20_000
-WARM_UP_MAX = 4_000
+WARM_UP_MAX = 6_000
 DRAIN_SECONDS_MAX = 180.0
 
 
@@ -33,8 +33,8 @@ DRAIN_SECONDS_MAX = 180.0
 class Lengths:
     """How long the parts of a trial last, in seconds."""
 
-    warm_up: float = 4.0
-    load: float = 10.0
+    warm_up: float = 6.0
+    load: float = 8.0
     ack: float = 3.0
     open: float = 12.0
     before_outage: float = 20.0
@@ -42,7 +42,7 @@ class Lengths:
     after_outage: float = 60.0
 
 
-QUICK = Lengths(warm_up=2.0, load=4.0, ack=2.0, open=4.0)
+QUICK = Lengths(warm_up=4.0, load=4.0, ack=2.0, open=4.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
