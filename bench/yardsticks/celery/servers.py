@@ -114,8 +114,10 @@ class RabbitMq:
         )
         plugins = directory / "enabled_plugins"
         plugins.write_text("[].\n")
+        inherited = _environment(tree)
         environment = {
-            **_environment(tree),
+            **inherited,
+            "PATH": f"{_write_erl(tree=tree, directory=directory / 'bin')}:{inherited['PATH']}",
             "HOME": str(directory),
             "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -194,6 +196,21 @@ class RunningBroker:
         """Stop what was started, last first."""
         while self._children:
             self._children.pop().terminate(drain_timeout_seconds=STOP_SECONDS_MAX)
+
+
+def _write_erl(*, tree: Tree, directory: Path) -> Path:
+    """Put a starter of Erlang into a folder; the packaged one knows no place but its own."""
+    root = tree.path("usr/lib/erlang")
+    binaries = next(root.glob("erts-*/bin"))
+    directory.mkdir()
+    starter = directory / "erl"
+    starter.write_text(
+        "#!/bin/sh\n"
+        f"export ROOTDIR='{root}' BINDIR='{binaries}' EMU=beam PROGNAME=erl\n"
+        'exec "$BINDIR/erlexec" "$@"\n'
+    )
+    starter.chmod(0o755)
+    return directory
 
 
 def _environment(tree: Tree) -> dict[str, str]:
