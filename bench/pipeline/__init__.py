@@ -17,6 +17,7 @@
 | `goals`, `verdicts` | what each run is held against, and whether it reaches it; pure |
 | `session` | which trials in which order |
 | `results`, `report`, `plots` | docs/benchmark |
+| `sizing` | what peaks take that no single machine carries; pure |
 | `terminal` | what people see meanwhile |
 | `size`, `soak` | targets of their own: millions of payments held, an hour of load |
 | `machine` | where all this was measured |

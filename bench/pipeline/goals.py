@@ -92,6 +92,11 @@ def extra(name: str) -> Callable[[Trial], float | None]:
     return lambda trial: trial.extra.get(name)
 
 
+def cpu_of(process: str) -> Callable[[Trial], float | None]:
+    """Reads what a payment costs one process."""
+    return lambda trial: trial.cpu_us.get(process)
+
+
 def at_least(
     *, run: str, what: str, of: Middle | None, to: Middle | None, to_name: str, times: float
 ) -> Row:

@@ -18,11 +18,13 @@ from bench.pipeline.goals import (
     Row,
     Trials,
     Verdict,
+    cpu_of,
     number,
     spread_text,
 )
 from bench.pipeline.readings import GENERATOR
 from bench.pipeline.results import RESULTS, SIZE, SOAK, Results, to_bytes
+from bench.pipeline.sizing import CASES, Costs, size
 from bench.pipeline.statistics import Latencies, Middle, middle
 from bench.pipeline.terminal import failure_lines
 from bench.pipeline.trial import Trial
@@ -88,6 +90,7 @@ def render(*, results: Results, beside: Mapping[str, Any], plots: Sequence[str])
         _outages(results.found),
         _size(beside.get(SIZE), plots),
         _soak(beside.get(SOAK), plots),
+        _sizing(results.found),
         _versions(results),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -196,11 +199,7 @@ def cpu_by_process(trials: Trials, *, run: str, yardstick: str) -> dict[str, Mid
         name for each in trials.of(run=run, yardstick=yardstick) for name in each.cpu_us
     )
     found = {
-        name: trials.figure(
-            run=run,
-            yardstick=yardstick,
-            read=lambda each, name=name: each.cpu_us.get(name),  # type: ignore[misc]
-        )
+        name: trials.figure(run=run, yardstick=yardstick, read=cpu_of(name))
         for name in sorted(names, key=lambda name: (name in COUNTERPARTS, name))
     }
     return {name: value for name, value in found.items() if value is not None}
@@ -335,6 +334,44 @@ def _soak(found: Any, plots: Sequence[str]) -> str:
         f"p99 {number(found['confirmed_p99_ms'])} ms.\n\n"
         + _image(plots, "soak.svg", "Resident memory over the soak")
         + table(("process", "second quarter MB", "last quarter MB", "growth"), rows)
+    )
+
+
+def _sizing(trials: Trials) -> str:
+    costs = Costs.of(trials)
+    if costs is None:
+        return ""
+    rows = []
+    for case in CASES:
+        found = size(case=case, costs=costs)
+        processes = ", ".join(f"{count} {name}" for name, count in found.processes.items())
+        rows.append(
+            (
+                case.name,
+                number(case.peak),
+                number(sum(found.cores.values())),
+                processes,
+                number(found.cores.get("postgres", 0.0)),
+                number(found.cores.get("kafka", 0.0)),
+                f"{number(found.wal_bytes_a_second / 1e6)} MB/s",
+                str(found.cells),
+                str(found.partitions),
+            )
+        )
+    columns = (
+        "case",
+        "peak a second",
+        "busy cores",
+        "processes",
+        "of these PostgreSQL",
+        "Kafka",
+        "WAL",
+        "cells",
+        "partitions",
+    )
+    return (
+        "## Past one machine\n\nWhat the peaks of [docs/scaling.md](../scaling.md) take at the "
+        "costs above, by the formulas there.\n\n" + table(columns, rows)
     )
 
 
