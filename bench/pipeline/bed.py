@@ -22,7 +22,7 @@ import asyncpg
 from bench.pipeline.books import Books, LineCounter, match, read_books
 from bench.pipeline.generator import Generator, Outgoing, Sending, generator_for
 from bench.pipeline.load import Events, Payment, Payments
-from bench.pipeline.readings import GENERATOR, Memory, Reading, cpu_seconds, read_all, read_memory
+from bench.pipeline.readings import Memory, Reading, cpu_seconds, read_all, read_memory
 from bench.pipeline.trial import NotProvenError, Trial, make_trial, prove
 from bench.yardsticks.contract import (
     Surroundings,
@@ -345,7 +345,7 @@ class Bed:
             await asyncio.sleep(0.4)
             before, reading = reading, await self.read()
             used = cpu_seconds(before=before, after=reading)
-            if sum(used.values()) - used.get(GENERATOR, 0.0) < 0.4 * IDLE_CORE_SHARE:
+            if sum(used.values()) < 0.4 * IDLE_CORE_SHARE:
                 break
         return reading
 

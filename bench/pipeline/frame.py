@@ -25,7 +25,7 @@ from bench.yardsticks.registry import make_yardstick
 
 PAYMENTS_MIN = 150
 PAYMENTS_MAX = 20_000
-WARM_UP_MAX = 6_000
+WARM_UP_MAX = 8_000
 DRAIN_SECONDS_MAX = 180.0
 
 
@@ -33,7 +33,7 @@ DRAIN_SECONDS_MAX = 180.0
 class Lengths:
     """How long the parts of a trial last, in seconds."""
 
-    warm_up: float = 6.0
+    warm_up: float = 8.0
     load: float = 8.0
     ack: float = 3.0
     open: float = 12.0

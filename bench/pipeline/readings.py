@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from paypost.stack.supervisor import ProcessIdentity
 from paypost.traffic.processes import Usage, read_usage
 
 GENERATOR = "generator"
+"""What sending costs this process is not read here: the servers are among its children."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,9 @@ class Memory:
 
 
 async def read_all(*, processes: Mapping[str, int], connection: asyncpg.Connection) -> Reading:
-    """Reads them; `processes` by name, and this one is the generator."""
+    """Reads them; `processes` by name."""
     return Reading(
-        usage=read_usage(processes=identities(processes={**processes, GENERATOR: os.getpid()})),
+        usage=read_usage(processes=identities(processes=processes)),
         wal_bytes=int(await connection.fetchval("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")),
     )
 
