@@ -32,6 +32,7 @@ from paypost.stack.watchdog import Watchdog
 from paypost.traffic.customers import register
 
 INTAKE = "payment-intake"
+NOTIFIER = "notifier"
 
 
 class PaypostYardstick:
@@ -68,10 +69,11 @@ class PaypostYardstick:
             await self._register()
 
     async def start_rest(self) -> None:
-        await asyncio.to_thread(
-            self._start_services, tuple(service for service in SERVICES if service != INTAKE)
-        )
+        # Who cannot be reached when a payment is posted is not told of it: customers come first.
+        await asyncio.to_thread(self._start_services, (NOTIFIER,))
         await self._register()
+        rest = tuple(service for service in SERVICES if service not in {INTAKE, NOTIFIER})
+        await asyncio.to_thread(self._start_services, rest)
 
     @property
     def webhook_url(self) -> str:
