@@ -86,7 +86,7 @@ class Peer:
         tuning: wins over `defaults`.
         """
         self.tuning = {**self.defaults, **(tuning or {})}
-        self.versions: dict[str, str] = {"python": sys.version.partition(" ")[0]}
+        self.versions: Mapping[str, str] = {"python": sys.version.partition(" ")[0]}
         self._watchdog: Watchdog | None = None
         self._supervisor: Supervisor | None = None
         self._settings: PeerSettings | None = None
@@ -117,7 +117,7 @@ class Peer:
     async def check(self) -> None:
         for library in self.libraries:
             try:
-                self.versions[library] = version(library)
+                self.versions = {**self.versions, library: version(library)}
             except PackageNotFoundError:
                 raise YardstickUnavailableError(
                     yardstick=self.name,

@@ -43,7 +43,7 @@ class _Celery(Peer):
             )
         except PackagesUnavailableError as error:
             raise YardstickUnavailableError(yardstick=self.name, missing=str(error)) from error
-        self.versions[self._broker.broker.name] = self._broker.version
+        self.versions = {**self.versions, self._broker.broker.name: self._broker.version}
         processes = int(self.tuning["worker_processes"])
         own = {
             "broker_url": self._broker.url,

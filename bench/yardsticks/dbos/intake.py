@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from bench.yardsticks.dbos.workflow import (
     settings,
     tuning,
 )
+from bench.yardsticks.peer import say_ready
 from bench.yardsticks.peer_steps import WebhookRefusedError, read_event, verify_signature
 
 RUNS_HERE = int(tuning["worker_processes"]) == 0
@@ -29,7 +31,7 @@ AS_COROUTINE = tuning["workflow"] == "async"
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
     """DBOS runs as long as the application."""
-    DBOS(config=configuration(executor=f"intake-{os.environ['PEER_INTAKE']}"))
+    DBOS(config=configuration(executor=os.environ["PEER_EXECUTOR"]))
     if not RUNS_HERE:
         DBOS.listen_queues([])
     DBOS.launch()
@@ -39,6 +41,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
             worker_concurrency=int(tuning["concurrency"]),
             polling_interval_sec=float(tuning["polling_seconds"]),
         )
+    say_ready()
     yield
     DBOS.destroy()
 
@@ -75,11 +78,4 @@ async def _start(paid: dict[str, object]) -> None:
     elif AS_COROUTINE:
         await DBOS.start_workflow_async(handle_payment, paid)
     else:
-        await DBOS._configure_asyncio_thread_pool()
-        await _in_thread(paid)
-
-
-async def _in_thread(paid: dict[str, object]) -> None:
-    import asyncio
-
-    await asyncio.to_thread(DBOS.start_workflow, handle_payment_in_thread, paid)
+        await asyncio.to_thread(DBOS.start_workflow, handle_payment_in_thread, paid)

@@ -39,7 +39,7 @@ ATTEMPTS_MAX = 1_000
 
 settings = PeerSettings.from_environment()
 tuning = settings.tuning
-processes = max(1, int(tuning["worker_processes"]))
+processes = int(tuning["worker_processes"]) or int(tuning["intake_processes"])
 connections_max = max(1, settings.cis_connections_max // processes)
 
 _RETRY = {

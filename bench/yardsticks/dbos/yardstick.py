@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from bench.yardsticks.peer import Peer, Stage, uvicorn_stage
+from bench.yardsticks.peer import Peer, Stage
 
 
 class DbosYardstick(Peer):
@@ -17,6 +16,7 @@ class DbosYardstick(Peer):
     defaults: Mapping[str, str] = {
         "start": "direct",
         "workflow": "async",
+        "intake_processes": "1",
         "worker_processes": "0",
         "concurrency": "64",
         "polling_seconds": "0.05",
@@ -28,11 +28,8 @@ class DbosYardstick(Peer):
 
     def stages(self) -> Sequence[Stage]:
         package = "bench.yardsticks.dbos"
-        intake = uvicorn_stage(
-            name="intake", application=f"{package}.intake:app", port=self.settings.http_port
-        )
+        port = self.settings.http_port
         return [
-            replace(intake, environment={"PEER_INTAKE": "1"}),
             *(
                 Stage(
                     name=f"worker-{number}",
@@ -40,5 +37,17 @@ class DbosYardstick(Peer):
                     environment={"PEER_EXECUTOR": f"worker-{number}"},
                 )
                 for number in range(1, int(self.tuning["worker_processes"]) + 1)
+            ),
+            *(
+                Stage(
+                    name=f"intake-{number}",
+                    command=(
+                        *(sys.executable, "-m", "bench.yardsticks.peer_web"),
+                        *(f"{package}.intake:app", str(port)),
+                    ),
+                    environment={"PEER_EXECUTOR": f"intake-{number}"},
+                    takes_webhooks=True,
+                )
+                for number in range(1, int(self.tuning["intake_processes"]) + 1)
             ),
         ]
