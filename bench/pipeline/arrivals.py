@@ -32,6 +32,8 @@ async def measure_latency(
         for name in (PRODUCT, FLOOR)
         if (found := trials.rate(run="max-many", yardstick=name)) is not None
     ]
+    if not maxima:
+        raise NotProvenError(why="the maximum, of which this is a quarter, is not known")
     per_second = min(maxima) / 4
     async with bench.bed(yardstick=yardstick) as bed:
         await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)

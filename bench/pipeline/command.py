@@ -21,7 +21,6 @@ from paypost.stack.supervisor import ProcessFailedError, exit_on_signals
 Result = TypeVar("Result")
 
 EXIT_NO_RESULT = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 CANNOT_RUN = (

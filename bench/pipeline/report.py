@@ -88,6 +88,7 @@ def render(*, results: Results, beside: Mapping[str, Any], plots: Sequence[str])
         _costs(results, plots),
         _memory(results),
         _outages(results.found),
+        _two(results.found),
         _size(beside.get(SIZE), plots),
         _soak(beside.get(SOAK), plots),
         _sizing(results.found),
@@ -292,6 +293,23 @@ def _outages(trials: Trials) -> str:
             "overtaken",
         ),
         rows,
+    )
+
+
+def _two(trials: Trials) -> str:
+    one = cpu_by_process(trials, run="max-many", yardstick=PRODUCT)
+    two = cpu_by_process(trials, run="two", yardstick=PRODUCT)
+    rates = [trials.rate(run=run, yardstick=PRODUCT) for run in ("max-many", "two")]
+    if not one or not two or rates[0] is None or rates[1] is None:
+        return ""
+    rows = [("payments a second", spread_text(rates[0]), spread_text(rates[1]))]
+    for name, used in one.items():
+        both = sum(two[each].median for each in (name, f"{name}-2") if each in two)
+        rows.append((f"{name}, CPU µs", number(used.median), number(both)))
+    return (
+        "## Two processes of each service\n\nOn the same cores, which one of each keeps busy: the "
+        "second can add nothing here. What this shows is that nothing is lost or doubled, and what "
+        "sharing the partitions costs.\n\n" + table(("", "one of each", "two of each"), rows)
     )
 
 
