@@ -69,7 +69,9 @@ def _throughput(results: Results, axes: Any) -> bool:
         axes.annotate(
             f"{rate.median:,.0f}", (place, rate.greatest), ha="center", va="bottom", fontsize=8
         )
+    # From 10 on for everybody, or the bars of a logarithmic scale would mean nothing.
     axes.set_yscale("log")
+    axes.set_ylim(bottom=10)
     axes.set_xticks(range(len(bars)), [label for label, _, _ in bars], rotation=45, ha="right")
     axes.set_ylabel("payments a second (log)")
     return True
