@@ -42,7 +42,7 @@ app.conf.update(
     task_queues=[
         Queue(
             QUEUE,
-            Exchange(QUEUE, type="direct"),
+            Exchange(QUEUE, type="topic" if is_rabbitmq else "direct"),
             routing_key=QUEUE,
             queue_arguments={"x-queue-type": "quorum"} if is_rabbitmq else None,
         )
@@ -72,6 +72,7 @@ _TROUBLE = (
 _RETRY: dict[str, Any] = {
     "autoretry_for": _TROUBLE,
     "retry_backoff": True,
+    "retry_jitter": False,
     "retry_backoff_max": int(RETRY_SECONDS_MAX),
     "max_retries": None,
 }

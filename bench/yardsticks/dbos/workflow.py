@@ -64,6 +64,7 @@ def configuration(*, executor: str) -> DBOSConfig:
         "application_version": APPLICATION_VERSION,
         "executor_id": executor,
         "sys_db_pool_size": int(tuning["pool_size"]),
+        "db_engine_kwargs": {"pool_pre_ping": tuning.get("pre_ping", "true") == "true"},
         "max_executor_threads": int(tuning["executor_threads"]),
         "use_listen_notify": tuning["listen_notify"] == "true",
         "enable_otlp": False,
