@@ -32,6 +32,7 @@ from bench.yardsticks.floor.stage import (
     commit_offsets,
     connect,
     consumer,
+    pace,
     producer,
     read_watermark,
     ready,
@@ -48,8 +49,6 @@ BATCH_MAX = 256
 QUEUE_MAX = 8_192
 AMOUNT_CENTS_MAX = 100_000_000
 FOLLOWED_MAX = 1_000
-ANNOUNCE_AGAIN_SECONDS = 30.0
-"""An unconfirmed payment of this age is announced again, and at each doubling of it."""
 CAPTURING = frozenset({"payment_intent.succeeded", "charge.succeeded", "charge.captured"})
 
 STORE = """
@@ -358,29 +357,28 @@ async def follow(settings: Settings, connection: asyncpg.Connection[Any]) -> Non
             [id_ for id_, _ in rows], *([row[n] for _, row in rows] for n in range(4))
         )
         offsets.update({each: records[-1].offset + 1 for each, records in found.items()})
+        await pace(len(rows))
 
 
-async def announce_again(connection: asyncpg.Connection[Any]) -> None:
-    """Announce what nobody has confirmed, at doubling ages: no hop can lose a payment for ever."""
+async def announce_again(connection: asyncpg.Connection[Any], *, after_seconds: float) -> None:
+    """Announce what nobody has confirmed, at doubling ages, for ever: no hop loses a payment."""
     since = await read_watermark(connection, STAGE)
     last = datetime.now(UTC)
     while True:
-        await asyncio.sleep(5)
+        await asyncio.sleep(after_seconds / 6)
         now = datetime.now(UTC)
         due: list[UUID] = []
-        rows = await connection.fetch(
-            UNCONFIRMED, since, now - timedelta(seconds=ANNOUNCE_AGAIN_SECONDS)
-        )
+        old = now - timedelta(seconds=after_seconds)
+        rows = await connection.fetch(UNCONFIRMED, since, old)
         for id_, accepted_at in rows:
             before, age = (
-                int((at - accepted_at).total_seconds() / ANNOUNCE_AGAIN_SECONDS)
-                for at in (last, now)
+                int((at - accepted_at).total_seconds() / after_seconds) for at in (last, now)
             )
             if before.bit_length() != age.bit_length():
                 due.append(id_)
         if due:
             await connection.execute(ANNOUNCE_AGAIN, due)
-        since = rows[0]["accepted_at"] if rows else now - timedelta(seconds=ANNOUNCE_AGAIN_SECONDS)
+        since = rows[0]["accepted_at"] if rows else old
         await write_watermark(connection, STAGE, since)
         last = now
 
@@ -401,7 +399,7 @@ async def main(settings: Settings) -> None:
     vital(outbox.publish())
     vital(outbox.sweep(await connect(settings)))
     vital(follow(settings, await connect(settings, nested_loops=True)))
-    vital(announce_again(lock))
+    vital(announce_again(lock, after_seconds=settings.announce_again_seconds))
     server = uvicorn.Server(
         uvicorn.Config(
             intake,

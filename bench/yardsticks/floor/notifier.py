@@ -33,6 +33,7 @@ from bench.yardsticks.floor.stage import (
     connect,
     consumer,
     keep_watermark,
+    pace,
     producer,
     read_watermark,
     ready,
@@ -399,6 +400,7 @@ class Notifier:
                         mail.name = name or ""
                         self.hold(mail)
             offsets.update({each: records[-1].offset + 1 for each, records in found.items()})
+            await pace(len(came))
 
     async def settle(self, connection: asyncpg.Connection[Any]) -> None:
         """Write what became of mails and announce it, for ever."""
@@ -420,6 +422,7 @@ class Notifier:
                 del self._open[key]
             if len(self._open) <= HELD_MAX:
                 self._room.set()
+            await pace(len(batch))
 
 
 def fact(id_: str, account: str, status: str, at: datetime) -> tuple[bytes, bytes]:

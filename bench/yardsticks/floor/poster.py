@@ -29,6 +29,7 @@ from bench.yardsticks.floor.stage import (
     connect,
     consumer,
     keep_watermark,
+    pace,
     producer,
     read_watermark,
     ready,
@@ -462,6 +463,7 @@ class Poster:
                     self.hold(posting)
             self.cis.pump()
             offsets.update({each: records[-1].offset + 1 for each, records in found.items()})
+            await pace(len(came))
 
     async def settle(self, connection: asyncpg.Connection[Any]) -> None:
         """Write what became of postings and announce it, for ever."""
@@ -485,6 +487,7 @@ class Poster:
                 del self._open[key]
             if len(self._open) <= HELD_MAX:
                 self._room.set()
+            await pace(len(batch))
 
 
 async def main(settings: Settings) -> None:

@@ -50,7 +50,9 @@ class FloorYardstick:
         **{each: version(each) for each in _LIBRARIES},
     }
 
-    def __init__(self) -> None:
+    def __init__(self, *, announce_again_seconds: float = 30.0) -> None:
+        """`announce_again_seconds` is the age at which an unconfirmed payment is said again."""
+        self._announce_again_seconds = announce_again_seconds
         self._watchdog: Watchdog | None = None
         self._supervisor: Supervisor | None = None
         self._settings: Settings | None = None
@@ -78,6 +80,7 @@ class FloorYardstick:
             http_port=surroundings.http_port,
             city_time_zone=workload.city_time_zone,
             currency=workload.currency,
+            announce_again_seconds=self._announce_again_seconds,
             ready_dir=str(surroundings.work_dir),
         )
         self._url = f"http://127.0.0.1:{surroundings.http_port}/webhooks/stripe"
