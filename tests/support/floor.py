@@ -1,4 +1,4 @@
-"""The benchmark's floor on real servers, under load, and what the CIS and the mail sink then hold."""
+"""The benchmark's floor on real servers, under load, and what CIS and mail sink hold in the end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 
 import aiohttp
 import asyncpg
+from bench.yardsticks.contract import database_name
+from bench.yardsticks.floor.yardstick import FloorYardstick
 from tests.support.pipeline import eventually_true
 
-from bench.yardsticks.contract import database_name
-from bench.yardsticks.floor import FloorYardstick
 from paypost.simulators.cis.journal import read_journal
 from paypost.simulators.mail.store import read_messages
 from paypost.simulators.processor.connections import Connections
@@ -115,7 +115,10 @@ class FloorUnderTest:
         journal = list(read_journal(self.stack.state.cis_journal_path))
         assert Counter((line["account"], line["amount_cents"]) for line in journal) == expected
         mails = {
-            message.message_id: (message.recipients[0], self._amount_in(message.body(subtype="plain")))
+            message.message_id: (
+                message.recipients[0],
+                self._amount_in(message.body(subtype="plain")),
+            )
             for message in read_messages(self.stack.state.mail_store_path)
         }
         assert Counter(mails.values()) == Counter(

@@ -22,7 +22,7 @@ import asyncpg
 import orjson
 import uvicorn
 from aiokafka import TopicPartition
-from asyncpg.pgproto.pgproto import UUID as FastUUID
+from asyncpg.pgproto import pgproto
 
 from bench.yardsticks.floor.stage import (
     Gathering,
@@ -32,6 +32,7 @@ from bench.yardsticks.floor.stage import (
     commit_offsets,
     connect,
     consumer,
+    next_records,
     pace,
     producer,
     read_watermark,
@@ -108,7 +109,7 @@ class Refused(Exception):  # noqa: N818 - an answer, no error of this process
 class Payment:
     """What an event says was captured."""
 
-    id: FastUUID
+    id: pgproto.UUID
     amount_cents: int
     effective_date: date
     account: str
@@ -124,7 +125,8 @@ class Intake:
     """Takes webhooks (ASGI), and follows what became of them."""
 
     def __init__(self, settings: Settings) -> None:
-        self._key = settings.stripe_webhook_secret.encode()
+        # Its copies are keyed already: half the price of `hmac.digest`.
+        self._hmac = hmac.new(settings.stripe_webhook_secret.encode(), None, hashlib.sha256)
         self._zone = ZoneInfo(settings.city_time_zone)
         self._currency = settings.currency
         self._waiting: Gathering[Waiting] = Gathering(batch_max=BATCH_MAX)
@@ -182,10 +184,11 @@ class Intake:
             raise Refused(401, "Stripe-Signature")
         if abs(now - int(stamps[0])) > TOLERANCE_SECONDS:
             raise Refused(401, "Stripe-Signature is too old")
-        expected = hmac.digest(self._key, stamps[0] + b"." + body, hashlib.sha256).hex().encode()
-        if not any(
-            [hmac.compare_digest(value, expected) for name, _, value in parts if name == b"v1"]
-        ):
+        signature = self._hmac.copy()
+        signature.update(stamps[0] + b"." + body)
+        expected = signature.hexdigest().encode()
+        given = [value for name, _, value in parts if name == b"v1"]
+        if not any(hmac.compare_digest(value, expected) for value in given):
             raise Refused(401, "Stripe-Signature")
 
     def _payment(self, event: dict[str, Any], now: float) -> Payment | None:
@@ -282,16 +285,13 @@ async def _answer(send: Send, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def payment_id(reference: str) -> FastUUID:
+def payment_id(reference: str) -> pgproto.UUID:
     """The payment's id for ever: the UUIDv5 of its name at the processor."""
-    digest = hashlib.sha1(_NAMESPACE + reference.encode(), usedforsecurity=False).digest()
-    return FastUUID(
-        b"%b%c%b%c%b"
-        % (digest[:6], digest[6] & 0x0F | 0x50, digest[7:8], digest[8] & 0x3F | 0x80, digest[9:16])
-    )
-
-
-_NAMESPACE = NAMESPACE_URL.bytes + b"stripe:"
+    name = b"%bstripe:%b" % (NAMESPACE_URL.bytes, reference.encode())
+    made = bytearray(hashlib.sha1(name, usedforsecurity=False).digest()[:16])
+    made[6] = made[6] & 0x0F | 0x50
+    made[8] = made[8] & 0x3F | 0x80
+    return pgproto.UUID(bytes(made))
 
 
 def fact(payment: Payment | asyncpg.Record) -> tuple[bytes, bytes]:
@@ -311,13 +311,16 @@ def fact(payment: Payment | asyncpg.Record) -> tuple[bytes, bytes]:
     return account.encode(), orjson.dumps(value)
 
 
+_DIGITS = bytes(ord("0") if each in b"0123456789 -" else each for each in range(256))
 _MANY_DIGITS = re.compile(rb"[0-9](?:[ -]?[0-9]){12}")
-_CARD = re.compile(rb"(?<![0-9A-Za-z_])(?:[2-6][0-9]?)(?:[ -]?[0-9]){11,17}(?![0-9A-Za-z_])")
+_CARD = re.compile(rb"(?<![0-9A-Za-z_])[2-6][0-9]?(?:[ -]?[0-9]){11,17}(?![0-9A-Za-z_])")
 
 
 def masked(body: bytes) -> bytes:
     """The body without card numbers, as evidence and not as JSON; the same where there is none."""
-    if not _MANY_DIGITS.search(body) and b"\\u" not in body:
+    # Two passes in C ask first: the regular expression alone takes 34 us for a usual body.
+    may_hold_one = b"0" * 13 in body.translate(_DIGITS) and _MANY_DIGITS.search(body)
+    if not may_hold_one and b"\\u" not in body:
         return body
     return _CARD.sub(_mask, orjson.dumps(orjson.loads(body)))
 
@@ -339,7 +342,7 @@ async def follow(settings: Settings, connection: asyncpg.Connection[Any]) -> Non
     vital(commit_offsets(source, offsets))
     while True:
         heard: dict[str, list[Any]] = {}
-        found = await source.getmany(timeout_ms=1_000, max_records=FOLLOWED_MAX)
+        found = await next_records(source, records_max=FOLLOWED_MAX)
         for partition, records in found.items():
             for record in records:
                 said = orjson.loads(record.value)

@@ -33,6 +33,7 @@ from bench.yardsticks.floor.stage import (
     connect,
     consumer,
     keep_watermark,
+    next_records,
     pace,
     producer,
     read_watermark,
@@ -242,7 +243,7 @@ class Session(asyncio.Protocol):
         self._awaited.append(("greeting", None))
         self._heard_at = self._loop.time()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         # What was not answered may have been taken: the same Message-ID goes out once more.
         unanswered = list(dict.fromkeys(mail for _, mail in self._awaited if mail is not None))
         self._queue.extendleft(reversed(unanswered))
@@ -371,7 +372,7 @@ class Notifier:
             while len(self._open) > HELD_MAX:
                 self._room.clear()
                 await self._room.wait()
-            found = await source.getmany(timeout_ms=1_000, max_records=TAKEN_MAX)
+            found = await next_records(source, records_max=TAKEN_MAX)
             now = datetime.now(UTC)
             came: dict[str, Mail] = {}
             for records in found.values():

@@ -2,7 +2,8 @@
 
 A payment is durable under its id before the CIS hears of it. Of one account one call is in flight.
 A call without an understood answer is a question first: `GET` by key, and only what is `not_found`
-is sent again, under the same key. What a crash left is found by the watermark and is a question too.
+is sent again, under the same key. What a crash left is found from the watermark on, and is a
+question too.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from bench.yardsticks.floor.stage import (
     connect,
     consumer,
     keep_watermark,
+    next_records,
     pace,
     producer,
     read_watermark,
@@ -136,7 +138,7 @@ class Call(asyncio.Protocol):
             self.abort()
         self._cis.answered(self, postings, status, body)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's name
         self._transport = None
         postings, self.postings = self.postings, []
         self._cis.lost(self, postings)
@@ -228,7 +230,7 @@ class Cis:
 
     @staticmethod
     def _of(lane: deque[Posting], most: int) -> list[Posting]:
-        found = []
+        found: list[Posting] = []
         for posting in lane:
             if posting.is_question or len(found) == most:
                 break
@@ -309,9 +311,7 @@ class Cis:
         for posting in firsts:
             posting.attempts += 1
             delay = min(PAUSE_SECONDS_MAX, 0.1 * 2 ** min(posting.attempts, 10))
-            self._loop.call_later(
-                delay * random.uniform(0.5, 1.0), self._resume, posting.account
-            )
+            self._loop.call_later(delay * random.uniform(0.5, 1.0), self._resume, posting.account)
 
     def _resume(self, account: str) -> None:
         self._ready.append(account)
@@ -337,9 +337,7 @@ class Cis:
                 call.abort()
 
 
-def _understood(
-    postings: list[Posting], status: int, body: bytes
-) -> list[dict[str, Any]] | None:
+def _understood(postings: list[Posting], status: int, body: bytes) -> list[dict[str, Any]] | None:
     """One answer for each posting as the protocol has them, or None: nobody knows."""
     if status == 503 or status in (401, 403, 429):
         return [{"outcome": "unavailable"} for _ in postings]
@@ -349,12 +347,12 @@ def _understood(
         return None
     try:
         found = orjson.loads(body)
-        answers: list[dict[str, Any]] = found["answers"] if "answers" in found else [found]
+        answers: list[dict[str, Any]] = found.get("answers", [found])
         if [each["key"] for each in answers] != [each.id for each in postings]:
             return None
         if all(each["outcome"] in _OUTCOMES for each in answers):
             return answers
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         pass
     return None
 
@@ -434,7 +432,7 @@ class Poster:
             while len(self._open) > HELD_MAX:
                 self._room.clear()
                 await self._room.wait()
-            found = await source.getmany(timeout_ms=1_000, max_records=TAKEN_MAX)
+            found = await next_records(source, records_max=TAKEN_MAX)
             now = datetime.now(UTC)
             came: dict[str, Posting] = {}
             for records in found.values():

@@ -25,7 +25,6 @@ import asyncpg
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
-from asyncpg.prepared_stmt import PreparedStatement
 
 PARTITIONS = 12
 """As many as each of Paypost's streams has."""
@@ -37,8 +36,8 @@ DELETED_MAX = 2_000
 SWEEP_SECONDS = 1.0
 WATERMARK_SECONDS = 5.0
 COMMIT_SECONDS = 0.5
-PACE_SECONDS_MAX = float(os.environ.get("PACE_MAX", "0.02"))
-PACE_SECONDS_EACH = float(os.environ.get("PACE_EACH", "0.0015"))
+PACE_SECONDS_MAX = 0.02
+PACE_SECONDS_EACH = 0.0015
 
 Item = TypeVar("Item")
 
@@ -249,7 +248,9 @@ class Outbox:
             f"SELECT o.seq, {self._rows} WHERE o.seq <= $1 AND NOT o.seq = ANY($2::bigint[])"
             f" ORDER BY o.seq LIMIT {SWEPT_MAX}"
         )
-        delete = await connection.prepare(f"DELETE FROM {self._table} WHERE seq = ANY($1::bigint[])")
+        delete = await connection.prepare(
+            f"DELETE FROM {self._table} WHERE seq = ANY($1::bigint[])"
+        )
         last = await connection.prepare(f"SELECT coalesce(max(seq), 0) FROM {self._table}")
         until = await last.fetchval()
         while True:
@@ -264,9 +265,8 @@ class Outbox:
                 # Rows younger than a whole round may still be on their way to `offer`.
                 until = await last.fetchval()
                 await asyncio.sleep(SWEEP_SECONDS)
-            while self._queue:
-                await asyncio.sleep(0.05)
-
+            else:
+                await asyncio.sleep(PACE_SECONDS_MAX)
 
 
 class Gathering(Generic[Item]):
@@ -281,8 +281,9 @@ class Gathering(Generic[Item]):
         return len(self._items)
 
     def put(self, item: Item) -> None:
+        if not self._items:
+            self._wake.set()
         self._items.append(item)
-        self._wake.set()
 
     async def take(self) -> list[Item]:
         """The next batch: at least one, at most `batch_max`."""
@@ -316,6 +317,23 @@ async def keep_watermark(
     while True:
         await asyncio.sleep(WATERMARK_SECONDS)
         await write_watermark(connection, stage, open_since())
+
+
+async def next_records(
+    consumer: AIOKafkaConsumer, *, records_max: int
+) -> dict[TopicPartition, list[Any]]:
+    """What has gathered since the last call, or nothing after a second.
+
+    The consumer is paused between two calls. Else it would fetch ahead at once, get the one record
+    that is there by then, and stop at that until it is taken: a request for nearly each record.
+    """
+    partitions = consumer.assignment()
+    consumer.resume(*partitions)
+    found: dict[TopicPartition, list[Any]] = await consumer.getmany(
+        timeout_ms=1_000, max_records=records_max
+    )
+    consumer.pause(*partitions)
+    return found
 
 
 async def commit_offsets(consumer: AIOKafkaConsumer, wanted: dict[TopicPartition, int]) -> None:
