@@ -33,7 +33,7 @@ HELD_MAX = 20_000
 """Rows of the outbox in memory: what is beyond waits in the database for the sweeper."""
 SWEPT_MAX = 2_000
 DELETED_MAX = 2_000
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
 WATERMARK_SECONDS = 5.0
 COMMIT_SECONDS = 0.5
 PACE_SECONDS_MAX = 0.02
