@@ -46,7 +46,7 @@ STAGE = "notifier"
 TAKEN_MAX = 500
 SETTLED_MAX = 500
 HELD_MAX = 4_000
-CONNECTIONS = 8
+CONNECTIONS = 24
 """Kept sessions; the mails of one account always take the same, and so keep their order."""
 REPLY_SECONDS_MAX = 20.0
 AGAIN_SECONDS = 2.0

@@ -33,7 +33,7 @@ HELD_MAX = 20_000
 """Rows of the outbox in memory: what is beyond waits in the database for the sweeper."""
 SWEPT_MAX = 2_000
 DELETED_MAX = 2_000
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 0.5
 WATERMARK_SECONDS = 5.0
 COMMIT_SECONDS = 0.5
 PACE_SECONDS_MAX = 0.02
@@ -267,6 +267,7 @@ class Outbox:
                 await asyncio.sleep(SWEEP_SECONDS)
             else:
                 await asyncio.sleep(PACE_SECONDS_MAX)
+
 
 class Gathering(Generic[Item]):
     """What comes while the batch before is being written: the next batch, without any timer."""
