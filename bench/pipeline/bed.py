@@ -7,6 +7,7 @@ servers, then their data are deleted. Only the logs of a failed trial are kept.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import shutil
 import time
@@ -202,16 +203,21 @@ class Bed:
                 await self._generator.__aexit__(None, None, None)
             await self.yardstick.stop()
         finally:
-            if self._connection is not None:
+            self._clear_servers(failed=failed)
+
+    def _clear_servers(self, *, failed: bool) -> None:
+        if self._connection is not None:
+            # A loop that is being torn down has closed it already, and says so.
+            with contextlib.suppress(RuntimeError):
                 self._connection.terminate()
-            if self._spare is not None:
-                self._spare.release()
-            if self._stack is not None:
-                self._stack.down()
-                # What a failed trial leaves are its logs.
-                path = bed_directory().data if failed else bed_directory().path
-                shutil.rmtree(path, ignore_errors=True)
-                self._stack = None
+        if self._spare is not None:
+            self._spare.release()
+        if self._stack is not None:
+            self._stack.down()
+            # What a failed trial leaves are its logs.
+            path = bed_directory().data if failed else bed_directory().path
+            shutil.rmtree(path, ignore_errors=True)
+            self._stack = None
 
     @property
     def _mail_path(self) -> Path:
