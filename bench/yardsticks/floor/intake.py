@@ -125,7 +125,7 @@ class Intake:
     """Takes webhooks (ASGI), and follows what became of them."""
 
     def __init__(self, settings: Settings) -> None:
-        # Its copies are keyed already: half the price of `hmac.digest`.
+        # Its copies are keyed already, which is cheaper than `hmac.digest`.
         self._hmac = hmac.new(settings.stripe_webhook_secret.encode(), None, hashlib.sha256)
         self._zone = ZoneInfo(settings.city_time_zone)
         self._currency = settings.currency
@@ -318,7 +318,7 @@ _CARD = re.compile(rb"(?<![0-9A-Za-z_])[2-6][0-9]?(?:[ -]?[0-9]){11,17}(?![0-9A-
 
 def masked(body: bytes) -> bytes:
     """The body without card numbers, as evidence and not as JSON; the same where there is none."""
-    # Two passes in C ask first: the regular expression alone takes 34 us for a usual body.
+    # Two passes in C ask first: the regular expression alone takes 26 us for a usual body.
     may_hold_one = b"0" * 13 in body.translate(_DIGITS) and _MANY_DIGITS.search(body)
     if not may_hold_one and b"\\u" not in body:
         return body
