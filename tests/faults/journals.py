@@ -56,6 +56,8 @@ class DueCharge:
 
     account: str
     amount_cents: int
+    planned: bool = True
+    """Whether it belongs to the plan, which is the same for each fault of a seed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

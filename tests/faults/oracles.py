@@ -421,7 +421,7 @@ def _ledger(journals: Journals) -> dict[tuple[str, int], int]:
     for effect in {each.key: each for each in journals.effects}.values():
         sums[effect.payment_key] += _signed(effect.kind, effect.amount_cents)
     planned = [(each.account, each.amount_cents) for each in journals.payments if each.planned]
-    planned += [(each.account, each.amount_cents) for each in journals.charges]
+    planned += [(each.account, each.amount_cents) for each in journals.charges if each.planned]
     return {
         (account.partition("-")[2], cents): sums[found.key]
         for account, cents in planned

@@ -90,7 +90,8 @@ class Subscribers:
     def expect(self, bills: Sequence[StatedBill]) -> None:
         """Have the oracles look for these on the ledger."""
         self.run.load.charges += [
-            DueCharge(account=each.account, amount_cents=each.amount_cents) for each in bills
+            DueCharge(account=each.account, amount_cents=each.amount_cents, planned=False)
+            for each in bills
         ]
 
     async def statuses(self, due_on: date) -> dict[str, str]:

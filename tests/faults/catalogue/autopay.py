@@ -39,6 +39,7 @@ DAYS_OFF = 3
 class ManySchedulers(Fault):
     shape = Shape(payments=60, tail=8, charges=50, accounts=20)
     hold_seconds = 1.0
+    breaking_seconds = 14.0
 
     async def inject(self, run: Run) -> None:
         supervisor = run.stack.supervisor
@@ -107,6 +108,7 @@ class ReturnedDebits(Fault):
 
     shape = Shape(payments=60, tail=8, charges=0, accounts=20)
     hold_seconds = 0.5
+    breaking_seconds = 20.0
     tokens: ClassVar[dict[int, str]] = {
         0: "pm_script_ach_R01_0",
         1: "pm_script_ach_R01_1",

@@ -26,6 +26,7 @@ THREE_BROKERS = Needs(key="three", open=clustered)
 class KilledBrokers(Fault):
     needs = THREE_BROKERS
     hold_seconds = 1.0
+    breaking_seconds = 18.0
 
     async def inject(self, run: Run) -> None:
         for broker in run.chance.sample(run.stack.brokers, k=3):

@@ -34,6 +34,7 @@ class RebalanceStorm(Fault):
     session loses its partitions in the same way, so the session stands for both."""
 
     hold_seconds = 0.5
+    breaking_seconds = 28.0
 
     async def inject(self, run: Run) -> None:
         supervisor = run.stack.supervisor

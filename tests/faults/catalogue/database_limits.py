@@ -45,6 +45,7 @@ BEGUN = 4
 )
 class ExhaustedPostgres(Fault):
     hold_seconds = 0.5
+    breaking_seconds = 18.0
     unwell = ("payment-intake",)
 
     async def prepare(self, run: Run) -> None:
@@ -138,6 +139,7 @@ def _on_small_disks(name: str, environments: Environments) -> LocalStack:
 class FullDisks(Fault):
     needs = Needs(key="small-disks", open=_on_small_disks)
     hold_seconds = 0.5
+    breaking_seconds = 16.0
 
     def unavailable(self) -> str | None:
         return reason_against(SmallDisk.probe)

@@ -53,6 +53,7 @@ TOXICS: dict[str, tuple[Toxic, ...]] = {
 class BadWays(Fault):
     needs = Needs(key="proxied", open=_proxied)
     hold_seconds = 0.0
+    breaking_seconds = 19.0
 
     def unavailable(self) -> str | None:
         return reason_against(Toxiproxy.probe)
@@ -91,6 +92,7 @@ class LostPackets(Fault):
 
     needs = Needs(key="separated", open=_separated)
     hold_seconds = 6.0
+    breaking_seconds = 17.0
     unwell = ("payment-intake",)
     unwell_within_seconds = 15.0
     """Its database is cut off from it after nine of them; Kafka, which comes first, it can miss."""

@@ -45,6 +45,7 @@ STORM_MIN = 3
 )
 class StarvedServices(Fault):
     hold_seconds = 0.5
+    breaking_seconds = 16.0
 
     def unavailable(self) -> str | None:
         return reason_against(MemoryLimited.probe)

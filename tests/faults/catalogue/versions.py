@@ -108,6 +108,7 @@ class Upgrade(Fault):
     needs: ClassVar[Needs] = Needs(key="versions", open=_older)
     shape = Shape(payments=150, tail=16, charges=0, accounts=40)
     hold_seconds = 1.0
+    breaking_seconds = 20.0
 
     def unavailable(self) -> str | None:
         try:
