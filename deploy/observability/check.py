@@ -110,7 +110,7 @@ def check(*, tools: Tools, directory: Path, is_short: bool, render: Path | None)
         if asked.left_out:
             checked.say(f"left out without exporters: {', '.join(sorted(set(asked.left_out)))}")
         checked.wrong += asked.wrong
-        _check_scrapes(prometheus, checked)
+        _check_scrapes(prometheus, checked, is_timed=not is_short)
         _check_exemplars(prometheus, since, until, checked)
         _check_traces(collector, checked)
         asyncio.run(_check_statements(stack.state.superuser_dsn, checked))
@@ -160,14 +160,14 @@ def verifying(port: int, *, directory: Path, watchdog: Watchdog) -> Iterator[Non
         child.terminate(drain_timeout_seconds=5)
 
 
-def _check_scrapes(prometheus: PrometheusServer, checked: Checked) -> None:
+def _check_scrapes(prometheus: PrometheusServer, checked: Checked, *, is_timed: bool) -> None:
     for job, (quartile, median, longest, samples) in scrapes(prometheus).items():
         times = ", ".join(f"{each * 1000:.0f}" for each in (quartile, median, longest))
         checked.say(
             f"scrape of {job}: {times} ms (first quartile, median, longest; beside the load),"
             f" {samples:.0f} series"
         )
-        if quartile >= SCRAPE_SECONDS_MAX:
+        if is_timed and quartile >= SCRAPE_SECONDS_MAX:
             checked.wrong.append(f"a scrape of {job} takes {quartile * 1000:.1f} ms")
         if samples >= SAMPLES_MAX:
             checked.wrong.append(f"{job} has {samples:.0f} series")
@@ -227,8 +227,12 @@ WHOLE_WAY = frozenset(
     }
 )
 """What a card payment leaves in its trace, whatever goes wrong on its way."""
-WHOLE_TRACES_MIN = 300
-"""The demo's card payments; others begin at the portal, or end elsewhere."""
+WHOLE_TRACES_MIN = 270
+"""Of the demo's 300 card payments; others begin at the portal, or end elsewhere.
+
+Not all: cis-poster is killed under way, and the spans that it had not sent yet (5 s of them at
+most) go with it.
+"""
 
 
 def _check_traces(collector: Collector, checked: Checked) -> None:
