@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -215,8 +216,10 @@ def _bad_calls(run: Run) -> list[_BadCall]:
 
     def amount(value: str) -> bytes:
         text = json.dumps(parsed | {"id": f"evt_bad{run.chance.getrandbits(64):x}"})
-        return text.replace(
-            f'"amount": {parsed["data"]["object"]["amount"]}', f'"amount": {value}', 1
+        # Which of its amounts says what was taken depends on the event's type and API version.
+        cents = parsed["data"]["object"]["amount"]
+        return re.sub(
+            rf'("amount(?:_received|_captured)?": ){cents}\b', rf"\g<1>{value}", text
         ).encode()
 
     unsigned = _BadCall(
