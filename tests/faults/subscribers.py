@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -162,7 +162,11 @@ class Subscribers:
 
 
 async def start_scheduler(
-    run: Run, *, ahead: timedelta = timedelta(), wait: bool = True, **settings: str
+    run: Run,
+    *,
+    ahead: timedelta = timedelta(),
+    wait: bool = True,
+    settings: Mapping[str, str] | None = None,
 ) -> None:
     """Kill the scheduler as a crash would, and start it with its clock so far ahead."""
     supervisor = run.stack.supervisor
@@ -175,7 +179,7 @@ async def start_scheduler(
     if ahead:
         env["AUTOPAY_SCHEDULER_CLOCK_OFFSET_SECONDS"] = str(int(ahead.total_seconds()))
     await run.blocking(supervisor.kill, name=SCHEDULER, restart=False)
-    await run.blocking(supervisor.start, replace(spec, env=env | settings))
+    await run.blocking(supervisor.start, replace(spec, env={**env, **(settings or {})}))
     if wait:
         await run.blocking(supervisor.wait_ready, name=SCHEDULER, timeout_seconds=40)
 

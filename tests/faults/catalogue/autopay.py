@@ -58,7 +58,7 @@ class ManySchedulers(Fault):
             await asyncio.sleep(run.chance.uniform(0.3, 0.9))
             await run.blocking(supervisor.kill, name=name)
         await run.blocking(supervisor.stop, name=SECOND)
-        await start_scheduler(run, wait=False, PAYPOST_FAILPOINT="committed:1")
+        await start_scheduler(run, wait=False, settings={"PAYPOST_FAILPOINT": "committed:1"})
         await self.agreed.bill(due_on=today(), numbers=(0, 1))
         await until(lambda: _has_crashed(run), timeout_seconds=20, what="a crash at the seam")
         crashes = supervisor.starts(name=SCHEDULER) - 1

@@ -85,12 +85,12 @@ class WrongClocks(Fault):
         told = {"AUTOPAY_SCHEDULER_CHARGE_TIME": charge_time}
         await self.customers.bill(due_on=day)
         paid = dict.fromkeys(self.customers.tokens, "paid")
-        await start_scheduler(run, ahead=ahead, **told)
+        await start_scheduler(run, ahead=ahead, settings=told)
         await self.customers.come_to(paid, due_on=day)
 
     async def heal(self, run: Run) -> None:
         _stack(run).clock.move(timedelta())
-        await start_scheduler(run, AUTOPAY_SCHEDULER_CHARGE_TIME="00:00")
+        await start_scheduler(run, settings={"AUTOPAY_SCHEDULER_CHARGE_TIME": "00:00"})
         await run.controls.until_ready()
 
     async def check(self, run: Run) -> list[Violation]:
