@@ -160,7 +160,7 @@ async def run_faults(
         async with asyncio.timeout(300):
             await run.load.end()
         await run.controls.until_ready(timeout_seconds=HEAL_SECONDS_MAX)
-        unquiet = await _quiet(run.controls)
+        unquiet = await _quiet(run.controls, run.load)
         if unquiet:
             groups = await run.controls.describe_groups()
             (folder / "groups.json").write_bytes(
@@ -255,17 +255,19 @@ async def _checked(each: Fault, run: Run) -> list[Violation]:
     return list(await found)
 
 
-async def _quiet(controls: Controls) -> list[Violation]:
-    """Wait until nothing is due, or the time is up: then say what still is."""
+async def _quiet(controls: Controls, load: Load) -> list[Violation]:
+    """Wait until all is heard and nothing is due, or the time is up: then say what still is."""
     deadline = time.monotonic() + QUIET_SECONDS_MAX
-    quiet, pending = 0, None
+    quiet, pending, unheard = 0, None, 0
     while quiet < 2:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with controls.database() as connection:
                 pending = await read_pending(connection=connection)
-            quiet = quiet + 1 if pending.total == 0 else 0
+                unheard = await load.unheard_bills(connection)
+            quiet = quiet + 1 if pending.total == 0 and unheard == 0 else 0
         if time.monotonic() > deadline:
             left = pending.as_json() if pending else "the database does not answer"
+            left = f"{unheard} bills unheard of, and {left}" if unheard else left
             return [
                 Violation(oracle="L", what=f"after {QUIET_SECONDS_MAX:g} s there is still {left}")
             ]

@@ -363,6 +363,19 @@ class Load:
                     raise
                 await asyncio.sleep(0.5)
 
+    async def unheard_bills(self, connection: asyncpg.Connection[asyncpg.Record]) -> int:
+        """How many of the bills stated so far the scheduler does not have yet.
+
+        Until it has them nothing is due because of them, so nothing that waits would say so.
+        """
+        stated = {each.account for each in self.charges}
+        heard: int = await connection.fetchval(
+            "SELECT count(DISTINCT account_id) FROM autopay_scheduler.bills"
+            " WHERE account_id = ANY($1::text[])",
+            sorted(stated),
+        )
+        return len(stated) - heard
+
     async def until_known(
         self, connection: asyncpg.Connection[asyncpg.Record], accounts: Sequence[str]
     ) -> None:

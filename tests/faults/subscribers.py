@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -66,11 +66,14 @@ class Subscribers:
             await self.run.load.until_known(connection, self.accounts)
             await enrol(state=self.run.stack.state, connection=connection, subscribers=people)
 
-    async def bill(self, *, due_on: date, owed_once: bool = True) -> None:
+    async def bill(
+        self, *, due_on: date, owed_once: bool = True, numbers: Sequence[int] | None = None
+    ) -> None:
         """State a bill of each for that day; returns when the scheduler has them.
 
         Args:
             due_on: by when they are to be paid.
+            numbers: of the accounts that are billed; by default all.
             owed_once: whether the oracles have to find each on the ledger, once.
         """
         stated = [
@@ -79,7 +82,9 @@ class Subscribers:
                 amount_cents=CENTS + len(self.bills) + number,
                 due_date=due_on,
             )
-            for number, account in enumerate(self.accounts)
+            for number, account in enumerate(
+                self.accounts if numbers is None else map(self.account, numbers)
+            )
         ]
         self.bills += stated
         if owed_once:
@@ -94,15 +99,15 @@ class Subscribers:
             for each in bills
         ]
 
-    async def statuses(self, due_on: date) -> dict[str, str]:
-        """By account, what has become of the charge of that due date."""
+    async def statuses(self, due_on: date) -> dict[str, tuple[str, str | None]]:
+        """By account, what has become of the charge of that due date, and why."""
         rows = await self.run.controls.rows(
-            "SELECT account_id, status FROM autopay_scheduler.charges"
+            "SELECT account_id, status, reason FROM autopay_scheduler.charges"
             " WHERE account_id = ANY($1::text[]) AND due_date = $2",
             self.accounts,
             due_on,
         )
-        return {row["account_id"]: row["status"] for row in rows}
+        return {row["account_id"]: (row["status"], row["reason"]) for row in rows}
 
     async def come_to(
         self, wanted: dict[int, str], *, due_on: date, timeout_seconds: float = 30.0
@@ -116,7 +121,7 @@ class Subscribers:
 
         async def there() -> bool:
             found = await self.statuses(due_on)
-            return all(found.get(account) == status for account, status in named.items())
+            return all(found.get(account, ("",))[0] == each for account, each in named.items())
 
         try:
             await until(there, timeout_seconds=timeout_seconds, what=f"charges come to {wanted}")
@@ -156,7 +161,13 @@ class Subscribers:
         return dict(found)
 
 
-async def start_scheduler(run: Run, *, ahead: timedelta = timedelta(), **settings: str) -> None:
+async def start_scheduler(
+    run: Run,
+    *,
+    ahead: timedelta = timedelta(),
+    wait: bool = True,
+    settings: Mapping[str, str] | None = None,
+) -> None:
     """Kill the scheduler as a crash would, and start it with its clock so far ahead."""
     supervisor = run.stack.supervisor
     spec = supervisor._get(SCHEDULER).spec
@@ -168,8 +179,9 @@ async def start_scheduler(run: Run, *, ahead: timedelta = timedelta(), **setting
     if ahead:
         env["AUTOPAY_SCHEDULER_CLOCK_OFFSET_SECONDS"] = str(int(ahead.total_seconds()))
     await run.blocking(supervisor.kill, name=SCHEDULER, restart=False)
-    await run.blocking(supervisor.start, replace(spec, env=env | settings))
-    await run.blocking(supervisor.wait_ready, name=SCHEDULER, timeout_seconds=40)
+    await run.blocking(supervisor.start, replace(spec, env={**env, **(settings or {})}))
+    if wait:
+        await run.blocking(supervisor.wait_ready, name=SCHEDULER, timeout_seconds=40)
 
 
 async def let_days_pass_at_the_bank(run: Run, *, days: int = 5) -> None:

@@ -46,7 +46,6 @@ BEGUN = 4
 class ExhaustedPostgres(Fault):
     hold_seconds = 0.5
     breaking_seconds = 18.0
-    unwell = ("payment-intake",)
 
     async def prepare(self, run: Run) -> None:
         """Take what the services do not use: they are quick to take what becomes free."""
