@@ -9,6 +9,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import orjson
 from tests.support.autopay_scheduler import ZONE, SchedulerDatabase, Stated, charge_of
 
 ENDED = {"paid", "failed", "skipped", "missed", "cancelled", "refunded"}
@@ -22,10 +23,17 @@ async def errors_in(rows: SchedulerDatabase, *, is_drained: bool = True) -> list
     charges = [dict(row) for row in await rows.fetch("SELECT * FROM charges")]
     enrolments = [dict(row) for row in await rows.fetch("SELECT * FROM enrolments")]
     told = [dict(row) for row in await rows.fetch("SELECT * FROM announcements")]
+    words = [
+        dict(row)
+        for row in await rows.fetch(
+            "SELECT enrolment_id, said_at, document->'rule' AS rule FROM mandates"
+            " WHERE type IN ('autopay.enrolled', 'autopay.changed')"
+        )
+    ]
     return [
         *_enrolments(enrolments, stated),
         *_charges(charges, enrolments),
-        *_requests(charges, enrolments, told, stated),
+        *_requests(charges, words, told, stated),
         *_announcements(told, stated),
         *_ends(charges, stated),
         *(_leftovers(charges, enrolments) if is_drained else ()),
@@ -73,7 +81,7 @@ def _charges(
 
 def _requests(
     charges: Sequence[Mapping[str, Any]],
-    enrolments: Sequence[Mapping[str, Any]],
+    words: Sequence[Mapping[str, Any]],
     told: Sequence[Mapping[str, Any]],
     stated: Sequence[Stated],
 ) -> Iterable[str]:
@@ -84,7 +92,9 @@ def _requests(
         known = by_charge[UUID(fact["charge_id"])].setdefault(fact["attempt"], fact)
         if known.id != fact.id or _without_names(known) != _without_names(fact):
             yield f"attempt {fact['attempt']} of {fact['charge_id']} was stated in two ways"
-    rules = {row["id"]: row for row in enrolments}
+    agreed: dict[UUID, list[Mapping[str, Any]]] = defaultdict(list)
+    for word in words:
+        agreed[word["enrolment_id"]].append(word)
     announced: dict[UUID, list[Mapping[str, Any]]] = defaultdict(list)
     for row in told:
         announced[row["charge_id"]].append(row)
@@ -96,7 +106,7 @@ def _requests(
         if amounts != sorted(amounts, reverse=True):
             yield f"charge {row['id']} was asked for more the second time: {amounts}"
         if asked:
-            yield from _notice(row, asked[1], announced[row["id"]], rules[row["enrolment_id"]])
+            yield from _notice(row, asked[1], announced[row["id"]], agreed[row["enrolment_id"]])
     for charge_id in by_charge:
         yield f"charge {charge_id} was asked for and is not known"
 
@@ -105,11 +115,12 @@ def _notice(
     row: Mapping[str, Any],
     request: Stated,
     told: Sequence[Mapping[str, Any]],
-    rule: Mapping[str, Any],
+    agreed: Sequence[Mapping[str, Any]],
 ) -> Iterable[str]:
     """Nothing is charged above what was announced, with its notice kept where one is owed."""
-    asked_on = _day(datetime.fromisoformat(request["requested_at"]))
-    is_owed = rule["amount_rule"] != "fixed" and rule["maximum_cents"] is None
+    requested_at = datetime.fromisoformat(request["requested_at"])
+    asked_on = _day(requested_at)
+    is_owed = all(_owes_notice(rule) for rule in _in_force(agreed, requested_at))
     kept = [
         each["amount_cents"]
         for each in told
@@ -121,6 +132,24 @@ def _notice(
     ]
     if request["amount_cents"] > max(kept, default=0):
         yield f"charge {row['id']} was asked for {request['amount_cents']}; announced: {kept}"
+
+
+def _in_force(agreed: Sequence[Mapping[str, Any]], at: datetime) -> Iterable[Mapping[str, Any]]:
+    """The rule that was agreed on last, and any that was said at that very moment."""
+    before = [word for word in agreed if word["said_at"] < at]
+    last = max((word["said_at"] for word in before), default=at)
+    for word in agreed:
+        if word["said_at"] in (last, at):
+            yield _json(word["rule"])
+
+
+def _owes_notice(rule: Mapping[str, Any]) -> bool:
+    return rule["amount"] != "fixed" and rule["maximum_cents"] is None
+
+
+def _json(value: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = orjson.loads(value) if isinstance(value, str) else value
+    return found
 
 
 def _announcements(told: Sequence[Mapping[str, Any]], stated: Sequence[Stated]) -> Iterable[str]:
