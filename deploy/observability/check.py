@@ -227,11 +227,11 @@ WHOLE_WAY = frozenset(
     }
 )
 """What a card payment leaves in its trace, whatever goes wrong on its way."""
-WHOLE_TRACES_MIN = 270
+WHOLE_TRACES_MIN = 100
 """Of the demo's 300 card payments; others begin at the portal, or end elsewhere.
 
-Not all: cis-poster is killed under way, and the spans that it had not sent yet (5 s of them at
-most) go with it.
+A hundred of them come after cis-poster was killed. Of those before, the kill takes along whatever
+spans it had not sent yet: five seconds of them, which on a fast machine are most.
 """
 
 
