@@ -37,7 +37,7 @@ class CrashedAtSeams(Fault):
     """A seam that nothing crosses proves nothing, and fails the run."""
 
     hold_seconds = 0.5
-    breaking_seconds = 22.0
+    breaking_seconds = 36.0
 
     async def prepare(self, run: Run) -> None:
         self.specs = {each: run.stack.supervisor._get(each).spec for each in SERVICES}
