@@ -1,30 +1,18 @@
-"""Server programs out of Debian packages, without installing them and without root.
+"""Server programs: the machine's own, or out of Debian packages, without root.
 
-A program that is on PATH is used as it is. Otherwise the packages that the machine lacks are
-fetched by `apt-get download` and unpacked by `dpkg -x` into the user's cache, once: nothing is
-configured, enabled or started by that.
+Nothing is configured, enabled or started by that.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from paypost.stack.kafka import cache_dir
+from paypost.stack import debian
+from paypost.stack.debian import PackagesUnavailableError
 
-_TIMEOUT_SECONDS = 300
-_SIMULATED = re.compile(r"^Inst (\S+) .*?\((\S+) ", re.MULTILINE)
-
-
-class PackagesUnavailableError(Exception):
-    """The programs of a package are neither here nor to be had; the text says what is missing."""
+__all__ = ["PackagesUnavailableError", "Tree", "can_be_had", "unpacked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +53,11 @@ def unpacked(*, package: str, program: str) -> Tree:
     """
     if (Path("/") / program).exists():
         return Tree(Path("/"))
-    place = cache_dir() / "debian" / package
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with place.with_suffix(".lock").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        if not (place / program).exists():
-            _unpack(package=package, place=place)
-        if not (place / program).exists():
-            raise PackagesUnavailableError(f"the Debian package {package} has no /{program}")
+    place = debian.unpacked(package, with_needed=True)
+    if not (place / program).exists():
+        raise PackagesUnavailableError(
+            packages=(package,), reason=f"there is no /{program} in what was unpacked"
+        )
     return Tree(place)
 
 
@@ -80,68 +65,6 @@ def can_be_had(*, package: str, program: str) -> bool:
     """Whether `unpacked` has a chance: the program is here already, or the tools to fetch it."""
     return (
         (Path("/") / program).exists()
-        or (cache_dir() / "debian" / package / program).exists()
-        or all(map(shutil.which, ("apt-get", "dpkg")))
+        or (debian.place_of(package) / program).exists()
+        or debian.can_be_fetched()
     )
-
-
-def _unpack(*, package: str, place: Path) -> None:
-    if not all(map(shutil.which, ("apt-get", "dpkg"))):
-        raise PackagesUnavailableError(
-            f"{package} is not installed, and without apt-get and dpkg it cannot be fetched"
-        )
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".fetching-") as made:
-        work = Path(made)
-        options: list[str] = []
-        try:
-            wanted = _lacking(package, options)
-        except PackagesUnavailableError:
-            # No lists of packages yet: fetch them, into a folder of our own.
-            (work / "lists" / "partial").mkdir(parents=True)
-            options = [
-                *("-o", f"Dir::State::Lists={work / 'lists'}", "-o", f"Dir::Cache={work}"),
-                *("-o", "APT::Sandbox::User=root"),
-            ]
-            _run(["apt-get", *options, "update"], cwd=work)
-            wanted = _lacking(package, options)
-        debs = work / "debs"
-        debs.mkdir()
-        _run(["apt-get", *options, "download", *wanted], cwd=debs)
-        tree = work / "tree"
-        for deb in sorted(debs.glob("*.deb")):
-            _run(["dpkg", "-x", str(deb), str(tree)], cwd=work)
-        shutil.rmtree(place, ignore_errors=True)
-        tree.rename(place)
-
-
-def _lacking(package: str, options: Sequence[str]) -> list[str]:
-    """The package and what it needs beside what is installed, as `name=version`."""
-    told = _run(
-        ["apt-get", *options, "install", "--simulate", "--no-install-recommends", package],
-        cwd=Path("/"),
-    )
-    return [f"{name}={version}" for name, version in _SIMULATED.findall(told)]
-
-
-def _run(command: Sequence[str], *, cwd: Path) -> str:
-    try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise PackagesUnavailableError(
-            f"{' '.join(command[:1])} took longer than {_TIMEOUT_SECONDS} s"
-        ) from None
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        raise PackagesUnavailableError(
-            f"{command[0]} failed: {said[-1] if said else done.returncode}"
-        )
-    return done.stdout

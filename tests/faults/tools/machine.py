@@ -12,17 +12,15 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from paypost.stack.kafka import cache_dir
-from paypost.stack.locks import FileLock
+from paypost.stack import debian
+from paypost.stack.debian import PackagesUnavailableError
 from paypost.stack.supervisor import ChildProcess
 from paypost.stack.watchdog import Watchdog
 
 COMMAND_SECONDS_MAX = 30.0
-FETCH_SECONDS_MAX = 180.0
 
 
 class UnavailableError(Exception):
@@ -138,33 +136,7 @@ def unpacked(*packages: str, tool: str) -> Path:
     Raises:
         UnavailableError: the machine is no Debian, or a package cannot be had.
     """
-    apt = need_program("apt-get", tool=tool)
-    unpack = need_program("dpkg-deb", tool=tool)
-    folder = cache_dir() / "tools" / f"debian-{'-'.join(packages[:1])}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path=folder.with_suffix(".lock")).acquire(timeout_seconds=FETCH_SECONDS_MAX):
-        if folder.exists():
-            return folder
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as staging:
-            place = Path(staging)
-            try:
-                _fetch(packages, apt=apt, place=place)
-                for archive in sorted(place.glob("*.deb")):
-                    run(str(unpack), "-x", str(archive), str(place / "root"))
-            except CommandFailedError as error:
-                raise UnavailableError(tool=tool, reason=str(error)) from error
-            (place / "root").replace(folder)
-    return folder
-
-
-def _fetch(packages: Sequence[str], *, apt: Path, place: Path) -> None:
     try:
-        run(str(apt), "download", *packages, seconds_max=FETCH_SECONDS_MAX, cwd=place)
-    except CommandFailedError:
-        if os.geteuid() != 0:
-            raise
-        # A fresh machine has no lists of packages yet.
-        run(str(apt), "update", seconds_max=FETCH_SECONDS_MAX)
-        run(str(apt), "download", *packages, seconds_max=FETCH_SECONDS_MAX, cwd=place)
+        return debian.unpacked(*packages)
+    except PackagesUnavailableError as error:
+        raise UnavailableError(tool=tool, reason=str(error)) from error

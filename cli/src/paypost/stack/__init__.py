@@ -9,6 +9,7 @@ not even after ``kill -9``.
 | `watchdog` | how a dead parent takes its children with it |
 | `supervisor` | one child process, and many that are restarted and awaited |
 | `locks`, `ports` | what two stacks on one machine must not share |
+| `debian` | programs out of Debian packages, unpacked and not installed |
 | `state` | where a stack lives, its secrets, and its description in `stack.json` |
 | `kafka`, `postgres` | the two servers, each startable by itself |
 | `local` | the composition: the only module that sees everything |
