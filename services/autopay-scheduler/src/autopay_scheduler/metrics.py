@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from shared.runtime.metrics import Backlog, Labelled, ServiceMetrics
 
 _LATENESS_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 72 * 3600)
@@ -14,169 +12,107 @@ class Metrics(ServiceMetrics):
 
     def __init__(self) -> None:
         super().__init__(prefix="autopay_scheduler")
-        registry = self.registry
         self._words = Labelled(
-            Counter(
-                "autopay_scheduler_words",
+            self._counter(
+                "words",
                 "Customers' words about autopay, by kind and what they made of the enrolment.",
-                ["kind", "outcome"],
-                registry=registry,
+                "kind",
+                "outcome",
             )
         )
         self._stopped = Labelled(
-            Counter(
-                "autopay_scheduler_stopped_enrolments",
-                "Enrolments that were stopped, by reason.",
-                ["reason"],
-                registry=registry,
+            self._counter(
+                "stopped_enrolments", "Enrolments that were stopped, by reason.", "reason"
             )
         )
-        self._bills = Labelled(
-            Counter(
-                "autopay_scheduler_bills",
-                "Bills stated by the CIS.",
-                ["outcome"],
-                registry=registry,
-            )
-        )
+        self._bills = Labelled(self._counter("bills", "Bills stated by the CIS.", "outcome"))
         self._postings = Labelled(
-            Counter(
-                "autopay_scheduler_postings",
-                "Postings counted, each once.",
-                ["outcome"],
-                registry=registry,
-            )
+            self._counter("postings", "Postings counted, each once.", "outcome")
         )
-        self._planned = Counter(
-            "autopay_scheduler_planned_accounts", "Accounts planned.", registry=registry
-        )
+        self._planned = self._counter("planned_accounts", "Accounts planned.")
         self._charges = Labelled(
-            Counter(
-                "autopay_scheduler_charges",
+            self._counter(
+                "charges",
                 "Charges by the status they came to, with its reason. `missed` is an alarm.",
-                ["status", "reason"],
-                registry=registry,
+                "status",
+                "reason",
             )
         )
         self._notices_asked = Labelled(
-            Counter(
-                "autopay_scheduler_announcements",
+            self._counter(
+                "announcements",
                 "Advance notices asked for, first ones and new ones after a rise.",
-                ["kind"],
-                registry=registry,
+                "kind",
             )
         )
         self._noticed = Labelled(
-            Counter(
-                "autopay_scheduler_notices",
-                "What became of telling customers of charges.",
-                ["outcome"],
-                registry=registry,
-            )
+            self._counter("notices", "What became of telling customers of charges.", "outcome")
         )
         self._requested = Labelled(
-            Counter(
-                "autopay_scheduler_requests",
-                "Charges asked for, by attempt.",
-                ["attempt"],
-                registry=registry,
-            )
+            self._counter("requests", "Charges asked for, by attempt.", "attempt")
         )
-        self._lateness = Histogram(
-            "autopay_scheduler_request_lateness_seconds",
+        self._lateness = self._histogram(
+            "request_lateness_seconds",
             "From the moment at which a charge was due to its request.",
             buckets=_LATENESS_SECONDS,
-            registry=registry,
         )
         self._restated = Labelled(
-            Counter(
-                "autopay_scheduler_restated",
+            self._counter(
+                "restated",
                 "Requests and announcements stated again, since nobody had answered.",
-                ["what"],
-                registry=registry,
+                "what",
             )
         )
         self._undecidable = Labelled(
-            Counter(
-                "autopay_scheduler_undecidable",
+            self._counter(
+                "undecidable",
                 "Plans, notices and requests put off by an hour since a defect kept them from being"
                 " decided. Each is an alarm.",
-                ["what"],
-                registry=registry,
+                "what",
             )
         )
         self._declines = Labelled(
-            Counter(
-                "autopay_scheduler_declines",
-                "Declines by category and what follows.",
-                ["category", "next_step"],
-                registry=registry,
+            self._counter(
+                "declines", "Declines by category and what follows.", "category", "next_step"
             )
         )
         self._expiring = Labelled(
-            Counter(
-                "autopay_scheduler_expiry_warnings",
-                "Warnings that a card expires.",
-                ["days"],
-                registry=registry,
-            )
+            self._counter("expiry_warnings", "Warnings that a card expires.", "days")
         )
         self._methods = Labelled(
-            Counter(
-                "autopay_scheduler_method_news",
-                "What processors said of payment methods.",
-                ["outcome"],
-                registry=registry,
-            )
+            self._counter("method_news", "What processors said of payment methods.", "outcome")
         )
-        self._paused = Gauge(
-            "autopay_scheduler_paused",
-            "1 while an operator has paused all requests.",
-            registry=registry,
-        )
+        self._paused = self._gauge("paused", "1 while an operator has paused all requests.")
         self._backlog = Backlog(
-            count=Gauge(
-                "autopay_scheduler_backlog",
-                "What jobs have to do now, by kind (counted up to 10000).",
-                ["kind"],
-                registry=registry,
+            count=self._gauge(
+                "backlog", "What jobs have to do now, by kind (counted up to 10000).", "kind"
             ),
-            age=Gauge(
-                "autopay_scheduler_backlog_oldest_age_seconds",
-                "How long the oldest of it has been due.",
-                ["kind"],
-                registry=registry,
+            age=self._gauge(
+                "backlog_oldest_age_seconds", "How long the oldest of it has been due.", "kind"
             ),
         )
         self._imported = Labelled(
-            Counter(
-                "autopay_scheduler_imported_lines",
+            self._counter(
+                "imported_lines",
                 "Lines of the old portal's files, by what became of them.",
-                ["kind", "outcome"],
-                registry=registry,
+                "kind",
+                "outcome",
             )
         )
         self._moved = Labelled(
-            Counter(
-                "autopay_scheduler_move_events",
+            self._counter(
+                "move_events",
                 "The move from the old portal: imported, invited, reminded, enrolled, declined,"
                 " past.",
-                ["event"],
-                registry=registry,
+                "event",
             )
         )
         self._reenrolments = Labelled(
-            Gauge(
-                "autopay_scheduler_reenrolments",
-                "Imported enrolments by status.",
-                ["status"],
-                registry=registry,
-            )
+            self._gauge("reenrolments", "Imported enrolments by status.", "status")
         )
-        self._without_email = Gauge(
-            "autopay_scheduler_reenrolments_without_email",
+        self._without_email = self._gauge(
+            "reenrolments_without_email",
             "Awaiting re-enrolment and not to be reached by e-mail: a clerk's list.",
-            registry=registry,
         )
 
     def word(self, *, kind: str, outcome: str) -> None:

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from cis_poster.domain import Kind, Status
 from shared.runtime.metrics import (
     BATCH_SIZES,
@@ -20,75 +18,52 @@ class Metrics(ServiceMetrics):
 
     def __init__(self) -> None:
         super().__init__(prefix="cis_poster")
-        self._taken = Labelled(
-            Counter(
-                "cis_poster_taken",
-                "Postings taken, new or known.",
-                ["outcome"],
-                registry=self.registry,
-            )
-        )
+        self._taken = Labelled(self._counter("taken", "Postings taken, new or known.", "outcome"))
         self._postings = Labelled(
-            Counter(
-                "cis_poster_postings",
-                "Attempts by what became of the posting.",
-                ["kind", "outcome"],
-                registry=self.registry,
-            )
+            self._counter("postings", "Attempts by what became of the posting.", "kind", "outcome")
         )
         self._calls = Labelled(
-            Histogram(
-                "cis_poster_cis_call_seconds",
+            self._histogram(
+                "cis_call_seconds",
                 "Calls to the CIS.",
-                ["operation", "outcome"],
+                "operation",
+                "outcome",
                 buckets=LATENCY_SECONDS,
-                registry=self.registry,
             )
         )
-        self._batch = Histogram(
-            "cis_poster_cis_batch_size",
-            "Postings in one call to the CIS.",
-            buckets=BATCH_SIZES,
-            registry=self.registry,
+        self._batch = self._histogram(
+            "cis_batch_size", "Postings in one call to the CIS.", buckets=BATCH_SIZES
         )
         self._posted_after = TracedHistogram(
-            Histogram(
-                "cis_poster_accepted_to_posted_seconds",
+            self._histogram(
+                "accepted_to_posted_seconds",
                 "From acceptance by payment-intake to the CIS's acknowledgement.",
                 buckets=LATENCY_SECONDS,
-                registry=self.registry,
             )
         )
-        self._conflicts = Counter(
-            "cis_poster_amount_conflicts",
+        self._conflicts = self._counter(
+            "amount_conflicts",
             "The CIS held one of our keys with other content. Any increase is an alarm.",
-            registry=self.registry,
         )
         self._backlog = Backlog(
-            count=Gauge(
-                "cis_poster_backlog_postings",
+            count=self._gauge(
+                "backlog_postings",
                 "Postings that are not settled, by status (counted up to 10000).",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
-            age=Gauge(
-                "cis_poster_backlog_oldest_age_seconds",
+            age=self._gauge(
+                "backlog_oldest_age_seconds",
                 "Age of the oldest posting that is not settled, by status.",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
         )
-        self.breaker_open = Gauge(
-            "cis_poster_breaker_open",
-            "1 while nothing is sent to the CIS because it did not answer.",
-            registry=self.registry,
+        self.breaker_open = self._gauge(
+            "breaker_open", "1 while nothing is sent to the CIS because it did not answer."
         )
-        self.concurrency_limit = Gauge(
-            "cis_poster_cis_concurrency_limit_calls",
-            "Calls that may be in flight at the CIS now.",
-            registry=self.registry,
+        self.concurrency_limit = self._gauge(
+            "cis_concurrency_limit_calls", "Calls that may be in flight at the CIS now."
         )
-        self.held = Gauge("cis_poster_held_postings", "Postings in memory.", registry=self.registry)
+        self.held = self._gauge("held_postings", "Postings in memory.")
 
         self._taken.expect(("new", "duplicate"))
         self._postings.expect(Kind, (Status.POSTED, Status.SUSPENDED, Status.CONFLICTED))

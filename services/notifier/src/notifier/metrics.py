@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from notifier.domain import Kind, Status
 from shared.runtime.metrics import (
     BATCH_SIZES,
@@ -21,84 +19,61 @@ class Metrics(ServiceMetrics):
     def __init__(self) -> None:
         super().__init__(prefix="notifier")
         self._taken = Labelled(
-            Counter(
-                "notifier_taken",
-                "Notifications taken, new or known.",
-                ["outcome"],
-                registry=self.registry,
-            )
+            self._counter("taken", "Notifications taken, new or known.", "outcome")
         )
         self._notifications = Labelled(
-            Counter(
-                "notifier_notifications",
+            self._counter(
+                "notifications",
                 "Attempts and skips by what became of the notification.",
-                ["kind", "outcome"],
-                registry=self.registry,
+                "kind",
+                "outcome",
             )
         )
-        self._repeats = Counter(
-            "notifier_repeats",
+        self._repeats = self._counter(
+            "repeats",
             "Mails sent again under the same Message-ID, since they may have been sent before.",
-            registry=self.registry,
         )
         self._confirmed_after = TracedHistogram(
-            Histogram(
-                "notifier_accepted_to_confirmed_seconds",
+            self._histogram(
+                "accepted_to_confirmed_seconds",
                 "From acceptance by payment-intake to the mail server's taking the confirmation.",
                 buckets=LATENCY_SECONDS,
-                registry=self.registry,
             )
         )
         self._contacts = Labelled(
-            Counter(
-                "notifier_contacts",
-                "Contacts stated by the portal.",
-                ["outcome"],
-                registry=self.registry,
-            )
+            self._counter("contacts", "Contacts stated by the portal.", "outcome")
         )
-        self._mail = Histogram(
-            "notifier_smtp_call_seconds",
+        self._mail = self._histogram(
+            "smtp_call_seconds",
             "Calls to the mail server, each with a batch of mails.",
             buckets=LATENCY_SECONDS,
-            registry=self.registry,
         )
-        self._batch = Histogram(
-            "notifier_smtp_batch_size",
-            "Mails in one call to the mail server.",
-            buckets=BATCH_SIZES,
-            registry=self.registry,
+        self._batch = self._histogram(
+            "smtp_batch_size", "Mails in one call to the mail server.", buckets=BATCH_SIZES
         )
         self._connections = Labelled(
-            Counter(
-                "notifier_smtp_connections",
+            self._counter(
+                "smtp_connections",
                 "Connections to the mail server, by what came of opening them.",
-                ["outcome"],
-                registry=self.registry,
+                "outcome",
             )
         )
         self._backlog = Backlog(
-            count=Gauge(
-                "notifier_backlog_notifications",
+            count=self._gauge(
+                "backlog_notifications",
                 "Notifications that are not settled, by status (counted up to 10000).",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
-            age=Gauge(
-                "notifier_backlog_oldest_age_seconds",
+            age=self._gauge(
+                "backlog_oldest_age_seconds",
                 "Age of the oldest notification that is not settled, by status.",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
         )
-        self.breaker_open = Gauge(
-            "notifier_breaker_open",
-            "1 while nothing is sent to the mail server because it took nothing.",
-            registry=self.registry,
+        self.breaker_open = self._gauge(
+            "breaker_open", "1 while nothing is sent to the mail server because it took nothing."
         )
-        self.held = Gauge(
-            "notifier_held_notifications", "Notifications in memory.", registry=self.registry
-        )
+        self.held = self._gauge("held_notifications", "Notifications in memory.")
 
         self._taken.expect(("new", "duplicate"))
         self._notifications.expect(Kind, (Status.SENT, Status.FAILED, Status.SKIPPED))

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Gauge, Histogram
-
 from payment_intake.domain import MovementKind
 from payment_intake.domain.charges import ChargeStatus
 from payment_intake.ports import Outcome
@@ -37,178 +35,144 @@ class Metrics(ServiceMetrics):
     def __init__(self) -> None:
         super().__init__(prefix="payment_intake")
         self._requests = Labelled(
-            Counter(
-                "payment_intake_webhook_requests",
+            self._counter(
+                "webhook_requests",
                 "Requests at the webhook doors, by door and HTTP status.",
-                ["door", "status"],
-                registry=self.registry,
+                "door",
+                "status",
             )
         )
         self._answered = Labelled(
-            Histogram(
-                "payment_intake_webhook_answer_seconds",
+            self._histogram(
+                "webhook_answer_seconds",
                 "From the request to its answer, commit included, by the class of its HTTP status.",
-                ["door", "status_class"],
+                "door",
+                "status_class",
                 buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
-                registry=self.registry,
             )
         )
         self._refused = Labelled(
-            Counter(
-                "payment_intake_refused_requests",
-                "Requests refused at the door, by reason.",
-                ["door", "reason"],
-                registry=self.registry,
+            self._counter(
+                "refused_requests", "Requests refused at the door, by reason.", "door", "reason"
             )
         )
         self._events = Labelled(
-            Counter(
-                "payment_intake_events",
-                "Events taken, by source and what became of them.",
-                ["source", "outcome"],
-                registry=self.registry,
+            self._counter(
+                "events", "Events taken, by source and what became of them.", "source", "outcome"
             )
         )
         self._movements = Labelled(
-            Counter(
-                "payment_intake_movements",
-                "Money movements and declines announced.",
-                ["kind"],
-                registry=self.registry,
-            )
+            self._counter("movements", "Money movements and declines announced.", "kind")
         )
         self._conflicts = Labelled(
-            Counter(
-                "payment_intake_conflicts",
+            self._counter(
+                "conflicts",
                 "Statements that contradict one another. Any increase is an alarm.",
-                ["kind"],
-                registry=self.registry,
+                "kind",
             )
         )
         self._masked = Labelled(
-            Counter(
-                "payment_intake_masked_card_numbers",
+            self._counter(
+                "masked_card_numbers",
                 "Card numbers masked before anything was kept. Any increase is an alarm.",
-                ["source"],
-                registry=self.registry,
+                "source",
             )
         )
-        self._batch = Histogram(
-            "payment_intake_take_batch_size",
-            "Events committed in one transaction.",
-            buckets=BATCH_SIZES,
-            registry=self.registry,
+        self._batch = self._histogram(
+            "take_batch_size", "Events committed in one transaction.", buckets=BATCH_SIZES
         )
         self._posted_after = TracedHistogram(
-            Histogram(
-                "payment_intake_accepted_to_posted_seconds",
+            self._histogram(
+                "accepted_to_posted_seconds",
                 "From acceptance to the CIS's acknowledgement.",
                 buckets=LATENCY_SECONDS,
-                registry=self.registry,
             )
         )
         self._confirmed_after = TracedHistogram(
-            Histogram(
-                "payment_intake_accepted_to_confirmed_seconds",
+            self._histogram(
+                "accepted_to_confirmed_seconds",
                 "From acceptance until the customer is known to have been told.",
                 buckets=LATENCY_SECONDS,
-                registry=self.registry,
             )
         )
-        self._announced_again = Counter(
-            "payment_intake_announced_again",
+        self._announced_again = self._counter(
+            "announced_again",
             "Movements announced again because their chain had not ended in time.",
-            registry=self.registry,
         )
-        self._delayed = Counter(
-            "payment_intake_delayed",
-            "Payments that passed the city's limit before they were posted.",
-            registry=self.registry,
+        self._delayed = self._counter(
+            "delayed", "Payments that passed the city's limit before they were posted."
         )
         self._backlog = Backlog(
-            count=Gauge(
-                "payment_intake_unfinished_movements",
+            count=self._gauge(
+                "unfinished_movements",
                 "Chains that have not ended, by status (counted up to 10000).",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
-            age=Gauge(
-                "payment_intake_unfinished_oldest_age_seconds",
+            age=self._gauge(
+                "unfinished_oldest_age_seconds",
                 "Age of the oldest chain that has not ended, by status.",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
         )
 
         self._charges_heeded = Labelled(
-            Counter(
-                "payment_intake_charge_requests",
+            self._counter(
+                "charge_requests",
                 "Requests and cancellations of autopay taken, by what became of them.",
-                ["kind", "outcome"],
-                registry=self.registry,
+                "kind",
+                "outcome",
             )
         )
         self._charges_settled = Labelled(
-            Counter(
-                "payment_intake_charges",
+            self._counter(
+                "charges",
                 "Charges by the status that a call, or its absence, has brought them to.",
-                ["status"],
-                registry=self.registry,
+                "status",
             )
         )
         self._charge_calls = Labelled(
-            Histogram(
-                "payment_intake_charge_call_seconds",
+            self._histogram(
+                "charge_call_seconds",
                 "Calls of the processor, by what was asked and what it said.",
-                ["operation", "outcome"],
+                "operation",
+                "outcome",
                 buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30),
-                registry=self.registry,
             )
         )
         self._charges_resolved = Labelled(
-            Counter(
-                "payment_intake_unknown_charges_resolved",
+            self._counter(
+                "unknown_charges_resolved",
                 "Charges of unknown outcome that the processor was asked about, by its answer.",
-                ["outcome"],
-                registry=self.registry,
+                "outcome",
             )
         )
         self._charge_trouble = Labelled(
-            Counter(
-                "payment_intake_charge_trouble",
+            self._counter(
+                "charge_trouble",
                 "Calls refused for our key, our rights or our request. Any increase is an alarm.",
-                ["reason"],
-                registry=self.registry,
+                "reason",
             )
         )
         self._charge_backlog = Backlog(
-            count=Gauge(
-                "payment_intake_unsettled_charges",
+            count=self._gauge(
+                "unsettled_charges",
                 "Charges that are not settled, by status (counted up to 10000).",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
-            age=Gauge(
-                "payment_intake_unsettled_charges_oldest_age_seconds",
+            age=self._gauge(
+                "unsettled_charges_oldest_age_seconds",
                 "Age of the oldest charge that is not settled, by status.",
-                ["status"],
-                registry=self.registry,
+                "status",
             ),
         )
-        self.charges_paused = Gauge(
-            "payment_intake_charges_paused",
-            "1 while an operator has paused charges.",
-            registry=self.registry,
+        self.charges_paused = self._gauge(
+            "charges_paused", "1 while an operator has paused charges."
         )
-        self.charges_possible = Gauge(
-            "payment_intake_charges_possible",
-            "0 without a key for the processor: charges wait and expire.",
-            registry=self.registry,
+        self.charges_possible = self._gauge(
+            "charges_possible", "0 without a key for the processor: charges wait and expire."
         )
-        self.charge_breaker_open = Gauge(
-            "payment_intake_charge_breaker_open",
-            "1 while the processor does not answer and is left alone.",
-            registry=self.registry,
+        self.charge_breaker_open = self._gauge(
+            "charge_breaker_open", "1 while the processor does not answer and is left alone."
         )
 
         self._movements.expect(MovementKind)

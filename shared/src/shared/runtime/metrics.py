@@ -151,12 +151,11 @@ class ServiceMetrics:
             )
         )
         self._batch_seconds = Labelled(
-            Histogram(
-                f"{prefix}_consumer_batch_seconds",
+            self._histogram(
+                "consumer_batch_seconds",
                 "Batches off a stream, from their taking to their keeping.",
-                ["stream"],
+                "stream",
                 buckets=LATENCY_SECONDS,
-                registry=self.registry,
             )
         )
         self._lag = Labelled(
@@ -257,6 +256,11 @@ class ServiceMetrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"{self.prefix}_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str, buckets: Sequence[float]) -> Histogram:
+        return Histogram(
+            f"{self.prefix}_{name}", text, labels, buckets=buckets, registry=self.registry
+        )
 
 
 def _version_of(prefix: str) -> str:
