@@ -5,10 +5,12 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from faststream.kafka import KafkaMessage, KafkaRouter
 from tests.support.intake_service import eventually_async, records_on
 
+import shared.messaging.consumers
 from payment_intake.settings import Settings
 from shared.clock import utc_now
 from shared.contracts.streams import BILLS
@@ -127,6 +129,26 @@ class Service:
 
     def counted(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"test_{name}", labels) or 0
+
+
+async def committed(bootstrap: str, account: str) -> int:
+    """The group's offset of the one partition that these tests write to; 0 where there is none."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        offsets = await admin.list_consumer_group_offsets(f"test-{account}")
+    finally:
+        await admin.close()
+    found = offsets.get(TopicPartition(BILLS.name, 3))
+    return found.offset if found is not None else 0
+
+
+async def is_committed(bootstrap: str, account: str, *, at_least: int) -> bool:
+    return await committed(bootstrap, account) >= at_least
+
+
+async def reached(batches: list[list[str]], names: list[str]) -> bool:
+    return names in batches
 
 
 async def letters(bootstrap: str, account: str):
@@ -358,6 +380,33 @@ class TestConsumers:
                 return service.counted("consumer_heard_age_seconds", stream="bills.v1") >= 0.2
 
             await eventually_async(has_grown)
+
+    async def test_commit_what_was_handled_and_nothing_that_is_in_hand(
+        self, topics, account, monkeypatch
+    ):
+        monkeypatch.setattr(shared.messaging.consumers, "COMMIT_SECONDS", 0.05)
+        service, is_free = Service(topics, account), asyncio.Event()
+
+        async def handle(names: list[str]) -> None:
+            if "B-2" in names:
+                await is_free.wait()
+            await service.keep(names)
+
+        service.handle = handle
+        await send(topics, bill(account, 1))
+        async with service.consuming():
+            await service.has_handled("B-1")
+            await eventually_async(lambda: is_committed(topics, account, at_least=1))
+            handled = await committed(topics, account)
+            await send(topics, bill(account, 2))
+            await eventually_async(lambda: reached(service.batches, ["B-2"]))
+            # Twenty turns of the commit's loop.
+            await asyncio.sleep(1)
+            assert await committed(topics, account) == handled
+            is_free.set()
+            await service.has_handled("B-1", "B-2")
+        # At the latest by the stop.
+        assert await committed(topics, account) == handled + 1
 
     async def test_do_not_wait_for_kafka(self, account):
         service = Service("127.0.0.1:1", account)

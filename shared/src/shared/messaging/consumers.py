@@ -36,6 +36,8 @@ to some hundred a second. It is the number of requests and transactions that cos
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
 """How long a stop waits for the last commit: without it a few records are read again."""
+MEASURE_INTERVAL_SECONDS = 5.0
+ASK_SECONDS_MAX = 3.0
 
 
 class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -107,6 +109,9 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
                 await self._commit_acknowledged()
             except KafkaError as error:
                 _log.info("offsets.not_committed", error=type(error).__name__)
+            except Exception:
+                # A defect, made loud: without this loop nothing would ever be committed again.
+                _log.exception("offsets.commit_failed")
 
     async def _commit_acknowledged(self) -> None:
         # What another member has taken over is that member's to commit.
@@ -120,10 +125,6 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         except BaseException:
             self._acknowledged = offsets | self._acknowledged
             raise
-
-
-MEASURE_INTERVAL_SECONDS = 5.0
-ASK_SECONDS_MAX = 3.0
 
 
 class ConsumerMetrics(Protocol):
