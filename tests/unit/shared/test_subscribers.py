@@ -113,6 +113,8 @@ class TestSubscribers:
                 assert each._connection_args["fetch_max_wait_ms"] <= 200
 
     async def test_wait_for_records_instead_of_asking_again_and_again(self, service):
+        # Decided when it connects; a broker that only consumes opens nothing by that.
+        await service[1].connect()
         assert service[1].config.broker_config.builder.func is CoalescingConsumer
 
     async def test_are_not_thrown_out_while_they_wait_patiently(self, service):

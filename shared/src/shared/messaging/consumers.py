@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -133,9 +133,21 @@ class ConsumerMetrics(Protocol):
     def consuming(self, *, stream: str, lag_records: int | None, heard_at: float) -> None: ...
 
 
+class CoalescingBroker(KafkaBroker):
+    """FastStream's broker, whose subscribers consume by `CoalescingConsumer`.
+
+    Connecting is where FastStream decides on the consumer's class: what was set before is lost.
+    """
+
+    async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
+        builder = cast("partial[AIOKafkaConsumer]", await super()._connect())
+        self.config.broker_config.builder = partial(CoalescingConsumer, **builder.keywords)
+        return self.config.broker_config.builder
+
+
 def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
     """Return FastStream's broker for consuming only: publishing is the announcer's."""
-    broker = KafkaBroker(
+    return CoalescingBroker(
         # FastStream takes a text for one address, whatever commas are in it.
         [address.strip() for address in settings.kafka_bootstrap_servers.split(",")],
         client_id=client_id,
@@ -147,10 +159,6 @@ def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
         # Subscribers take the message as it is: nothing is to be injected or validated for them.
         apply_types=False,
     )
-    config = broker.config.broker_config
-    # FastStream has no other way to name the consumer's class; its own test broker does the same.
-    config.builder = partial(CoalescingConsumer, **cast("partial[Any]", config.builder).keywords)
-    return broker
 
 
 def _security(settings: ServiceSettings) -> BaseSecurity | None:
