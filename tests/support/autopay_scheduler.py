@@ -87,6 +87,7 @@ TABLES = (
 )
 RESTATE_SECONDS = 60.0
 GRACE_DAYS = 3
+LEAST_CENTS = 50
 
 
 def at(text: str) -> datetime:
@@ -118,6 +119,7 @@ def a_city(
         notice=NoticeRule(days=notice_days, charge_unnotified=charge_unnotified),
         late_grace_days=late_grace_days,
         retry_days=(3, 7),
+        least_cents=LEAST_CENTS,
         limit_cents=limit_cents,
         given_up_max=3,
         currency="USD",

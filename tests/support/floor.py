@@ -7,18 +7,16 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import aiohttp
 import asyncpg
 from bench.yardsticks.contract import database_name
 from bench.yardsticks.floor.yardstick import FloorYardstick
-from tests.support.pipeline import eventually_true
+from tests.support.pipeline import deliver, eventually_true
 
 from paypost.simulators.cis.journal import read_journal
 from paypost.simulators.mail.store import read_messages
-from paypost.simulators.processor.connections import Connections
-from paypost.simulators.processor.delivery import Disorder, WebhookSender
+from paypost.simulators.processor.delivery import Disorder
 from paypost.simulators.processor.events import EventBuilder, Ids, Purchase
 from paypost.simulators.processor.scenarios import Scenarios, Train
 from paypost.stack.local import LocalStack
@@ -66,23 +64,16 @@ class FloorUnderTest:
         concurrency: int = 32,
     ) -> None:
         """Deliver webhooks as Stripe does, repeated until each was answered 2xx."""
-        async with Connections(
-            url=self.floor.webhook_url, connections_max=64, timeout_seconds=10
-        ) as connections:
-            sender = WebhookSender(
-                connections=connections,
-                secrets=[self.stack.state.secrets.stripe_webhook_secret],
-                clock=lambda: datetime.now(UTC),
-                chance=self._chance,
-            )
-            deliveries = await sender.send_all(
-                [[step.build for step in train.steps] for train in trains],
-                concurrency=concurrency,
-                trains_per_second=trains_per_second,
-                disorder=disorder,
-            )
-        refused = [delivery for delivery in deliveries if not delivery.taken]
-        assert not refused, f"{len(refused)} webhooks were never taken: {refused[:3]}"
+        await deliver(
+            trains,
+            url=self.floor.webhook_url,
+            connections_max=64,
+            secret=self.stack.state.secrets.stripe_webhook_secret,
+            chance=self._chance,
+            concurrency=concurrency,
+            trains_per_second=trains_per_second,
+            disorder=disorder,
+        )
 
     async def switch_cis(self, switches: dict[str, object]) -> None:
         """Set switches of the reference CIS."""

@@ -74,6 +74,37 @@ async def rewind(*, bootstrap: str, group: str) -> None:
         await consumer.stop()
 
 
+async def deliver(
+    trains: Sequence[Train],
+    *,
+    url: str,
+    connections_max: int,
+    secret: str,
+    chance: random.Random,
+    concurrency: int,
+    trains_per_second: float | None = None,
+    disorder: Disorder | None = None,
+) -> None:
+    """Deliver webhooks as Stripe does, repeated until each was answered 2xx."""
+    async with Connections(
+        url=url, connections_max=connections_max, timeout_seconds=10
+    ) as connections:
+        sender = WebhookSender(
+            connections=connections,
+            secrets=[secret],
+            clock=lambda: datetime.now(UTC),
+            chance=chance,
+        )
+        deliveries = await sender.send_all(
+            [[step.build for step in train.steps] for train in trains],
+            concurrency=concurrency,
+            trains_per_second=trains_per_second,
+            disorder=disorder,
+        )
+    refused = [delivery for delivery in deliveries if not delivery.taken]
+    assert not refused, f"{len(refused)} webhooks were never taken: {refused[:3]}"
+
+
 @dataclass
 class Pipeline:
     """Drives a running stack and compares what went in with what came out."""
@@ -176,25 +207,16 @@ class Pipeline:
         concurrency: int = 16,
     ) -> None:
         """Deliver webhooks as Stripe does, repeated until each was answered 2xx."""
-        async with Connections(
+        await deliver(
+            trains,
             url=f"{self.state.http_urls['payment-intake']}/webhooks/stripe",
             connections_max=32,
-            timeout_seconds=10,
-        ) as connections:
-            sender = WebhookSender(
-                connections=connections,
-                secrets=[self.state.secrets.stripe_webhook_secret],
-                clock=lambda: datetime.now(UTC),
-                chance=self._chance,
-            )
-            deliveries = await sender.send_all(
-                [[step.build for step in train.steps] for train in trains],
-                concurrency=concurrency,
-                trains_per_second=trains_per_second,
-                disorder=disorder,
-            )
-        refused = [delivery for delivery in deliveries if not delivery.taken]
-        assert not refused, f"{len(refused)} webhooks were never taken: {refused[:3]}"
+            secret=self.state.secrets.stripe_webhook_secret,
+            chance=self._chance,
+            concurrency=concurrency,
+            trains_per_second=trains_per_second,
+            disorder=disorder,
+        )
 
     async def settled(self, *, timeout_seconds: float = 60.0) -> None:
         """Wait until each payment sent so far is confirmed; fail with what is not."""

@@ -162,6 +162,7 @@ class TestLife:
         ("rule", "balance_cents", "reason"),
         [
             ({"minimum_cents": 500}, 499, "below_minimum"),
+            ({}, 49, "below_minimum"),
             ({}, 0, "paid"),
             ({}, -1, "in_credit"),
         ],

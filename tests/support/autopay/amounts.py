@@ -1,6 +1,7 @@
 """How much is charged, and why nothing is: the examples."""
 
 from tests.support.autopay.tables import (
+    LEAST_CENTS,
     LIMIT_CENTS,
     NOTHING,
     Cells,
@@ -56,7 +57,12 @@ def _judge(cells: Cells) -> Cells:
         balance_cents=cents_or_none(cells["balance"]),
         open_cents=cents_or_none(cells["under way"]) or 0,
     )
-    verdict = judge(limits=limits_of(cells["rule"]), owed=owed, limit_cents=LIMIT_CENTS)
+    verdict = judge(
+        limits=limits_of(cells["rule"]),
+        owed=owed,
+        least_cents=LEAST_CENTS,
+        limit_cents=LIMIT_CENTS,
+    )
     return {"verdict": decision_in_words(verdict)}
 
 
@@ -341,9 +347,10 @@ LATER_BILLS = Table(
 BOUNDS = Table(
     title="Minimum and maximum",
     text=(
-        "Below the customer's minimum nothing is charged: it waits for the next bill. Above the "
-        "maximum nothing is charged either: the customer is asked. The city's own limit, here "
-        "$10,000.00, is a maximum for everybody."
+        "Below the customer's minimum nothing is charged: it waits for the next bill. The least "
+        "that the processor charges, here $0.50, is a minimum for everybody. Above the maximum "
+        "nothing is charged either: the customer is asked. The city's own limit, here $10,000.00, "
+        "is a maximum for everybody."
     ),
     columns=_COLUMNS,
     answers=_judge,
@@ -374,6 +381,24 @@ BOUNDS = Table(
             NOTHING,
             "skip: below_minimum",
             "the rest of what was paid otherwise",
+        ),
+        (
+            "full balance",
+            "$120.00",
+            "$119.51",
+            "$0.49",
+            NOTHING,
+            "skip: below_minimum",
+            "the processor would refuse so little",
+        ),
+        (
+            "full balance",
+            "$120.00",
+            "$119.50",
+            "$0.50",
+            NOTHING,
+            "charge $0.50",
+            "the least that it takes",
         ),
         (
             "full balance, min $10.00",

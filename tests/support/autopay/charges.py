@@ -6,6 +6,7 @@ from tests.support.autopay.amounts import decision_in_words, limits_of
 from tests.support.autopay.notices import announced
 from tests.support.autopay.tables import (
     GRACE_DAYS,
+    LEAST_CENTS,
     LIMIT_CENTS,
     NOTHING,
     NOTICE,
@@ -43,6 +44,7 @@ def _decide(cells: Cells) -> Cells:
         today=day(cells["today"]),
         notice=NOTICE,
         late_grace_days=GRACE_DAYS,
+        least_cents=LEAST_CENTS,
         limit_cents=LIMIT_CENTS,
         asked_cents=cents_or_none(marks.removeprefix("asked before: "))
         if marks.startswith("asked before: ")

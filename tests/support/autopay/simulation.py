@@ -13,7 +13,7 @@ from random import Random
 from uuid import UUID
 
 from tests.support.autopay.enrolments import TOKEN_PREFIXES, enrolment
-from tests.support.autopay.tables import GRACE_DAYS, LIMIT_CENTS, NOTICE
+from tests.support.autopay.tables import GRACE_DAYS, LEAST_CENTS, LIMIT_CENTS, NOTICE
 
 from autopay_scheduler.domain.amounts import Charge, Hold, Limits, Owed, Skip
 from autopay_scheduler.domain.charges import (
@@ -162,6 +162,7 @@ class Account:
             notice=NOTICE,
             late_grace_days=GRACE_DAYS,
             retry_days=RETRY_DAYS,
+            least_cents=LEAST_CENTS,
             limit_cents=LIMIT_CENTS,
             given_up_max=1000,
             currency="USD",
@@ -509,6 +510,7 @@ class Account:
             today=self.today,
             notice=NOTICE,
             late_grace_days=GRACE_DAYS,
+            least_cents=LEAST_CENTS,
             limit_cents=LIMIT_CENTS,
             asked_cents=record.requested_cents if is_retry else None,
         )

@@ -17,6 +17,7 @@ NOTHING = "-"
 
 GRACE_DAYS = 3
 NOTICE = NoticeRule(days=10, charge_unnotified=False)
+LEAST_CENTS = 50
 LIMIT_CENTS = 1_000_000
 
 CLOSED_WEEKDAYS = (

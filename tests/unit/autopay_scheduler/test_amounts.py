@@ -28,5 +28,9 @@ class TestTheCitysLimit:
     def test_holds_whatever_a_customer_without_a_maximum_owes(self):
         owed = Owed(statement_cents=100_001, paid_since_cents=0, balance_cents=None, open_cents=0)
         limits = Limits(amount=AmountRule.FULL_BALANCE)
-        assert judge(limits=limits, owed=owed, limit_cents=100_000) == Hold(100_001, 100_000)
-        assert judge(limits=limits, owed=owed, limit_cents=100_001) == Charge(100_001)
+        assert judge(limits=limits, owed=owed, least_cents=50, limit_cents=100_000) == Hold(
+            100_001, 100_000
+        )
+        assert judge(limits=limits, owed=owed, least_cents=50, limit_cents=100_001) == Charge(
+            100_001
+        )

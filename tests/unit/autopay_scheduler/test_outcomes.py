@@ -26,6 +26,7 @@ CITY = City(
     notice=NoticeRule(days=10, charge_unnotified=False),
     late_grace_days=3,
     retry_days=(3, 7),
+    least_cents=50,
     limit_cents=1_000_000,
     given_up_max=3,
     currency="USD",

@@ -200,6 +200,7 @@ def city_of(settings: Settings) -> City:
         notice=NoticeRule(days=settings.notice_days, charge_unnotified=settings.charge_unnotified),
         late_grace_days=settings.late_grace_days,
         retry_days=tuple(settings.retry_days),
+        least_cents=settings.least_cents,
         limit_cents=settings.limit_cents,
         given_up_max=settings.given_up_max,
         currency=settings.currency,

@@ -39,6 +39,9 @@ class Settings(ServiceSettings):
     """What becomes of a charge that falls on a weekend or a holiday."""
     currency: Currency = "USD"
     """What bills are stated in; one in another currency becomes a dead letter."""
+    least_cents: int = Field(default=50, gt=0, le=10_000)
+    """The least that is charged at once: less waits for the next bill. The default is Stripe's for
+    US dollars (docs.stripe.com/currencies); what is refused there would end the enrolment."""
     limit_cents: int = Field(default=1_000_000, gt=0, le=AMOUNT_CENTS_MAX)
     """The most that is charged at once, whatever a customer authorised: more is held."""
     token_prefixes: dict[str, list[str]] = Field(

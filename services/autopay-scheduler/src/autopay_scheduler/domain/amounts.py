@@ -93,17 +93,29 @@ def due_cents(*, limits: Limits, owed: Owed) -> int:
             return min(limits.fixed_cents or 0, due - owed.open_cents)
 
 
-def judge(*, limits: Limits, owed: Owed, limit_cents: int) -> Verdict:
-    """Return what is to be done about a bill now; `limit_cents` is the city's own maximum."""
+def judge(*, limits: Limits, owed: Owed, least_cents: int, limit_cents: int) -> Verdict:
+    """Return what is to be done about a bill now.
+
+    Args:
+        limits: what the customer set.
+        owed: what is known now.
+        least_cents: the least that the processor charges.
+        limit_cents: the city's own maximum.
+    """
     amount_cents = due_cents(limits=limits, owed=owed)
     if amount_cents <= 0:
         return Skip(_nothing_due(owed, amount_cents))
-    if limits.minimum_cents is not None and amount_cents < limits.minimum_cents:
+    if is_too_little(amount_cents, limits=limits, least_cents=least_cents):
         return Skip("below_minimum")
     maximum_cents = min(limits.maximum_cents or limit_cents, limit_cents)
     if amount_cents > maximum_cents:
         return Hold(amount_cents, maximum_cents)
     return Charge(amount_cents)
+
+
+def is_too_little(amount_cents: int, *, limits: Limits, least_cents: int) -> bool:
+    """Return whether so little is not worth a charge to the customer, or none to the processor."""
+    return amount_cents < max(limits.minimum_cents or 0, least_cents)
 
 
 def _nothing_due(owed: Owed, amount_cents: int) -> str:

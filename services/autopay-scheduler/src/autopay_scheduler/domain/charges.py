@@ -7,7 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from uuid import UUID
 
-from autopay_scheduler.domain.amounts import Charge, Hold, Limits, Owed, Skip, judge
+from autopay_scheduler.domain.amounts import Charge, Hold, Limits, Owed, Skip, is_too_little, judge
 from autopay_scheduler.domain.notices import (
     Announcement,
     NoticeRule,
@@ -175,6 +175,7 @@ def decide(
     today: date,
     notice: NoticeRule,
     late_grace_days: int,
+    least_cents: int,
     limit_cents: int,
     asked_cents: int | None = None,
 ) -> Decision:
@@ -197,6 +198,7 @@ def decide(
         today: the city's day.
         notice: the city's rule.
         late_grace_days: how long after its day it is still charged.
+        least_cents: the least that the processor charges.
         limit_cents: the city's own maximum.
         asked_cents: what the attempt before asked for; a re-presentment never asks for more.
     """
@@ -206,7 +208,7 @@ def decide(
         return Wait("day_not_come")
     if is_paused:
         return Skip("paused_by_customer")
-    verdict = judge(limits=limits, owed=owed, limit_cents=limit_cents)
+    verdict = judge(limits=limits, owed=owed, least_cents=least_cents, limit_cents=limit_cents)
     if isinstance(verdict, Skip):
         return verdict
     last_day = charge_on + timedelta(days=late_grace_days)
@@ -225,7 +227,7 @@ def decide(
         announcements, ceiling, limits, min(due_date, last_day), today, notice
     ):
         return Wait("notice_of_rise")
-    if limits.minimum_cents is not None and amount_cents < limits.minimum_cents:
+    if is_too_little(amount_cents, limits=limits, least_cents=least_cents):
         return Skip("below_minimum")
     return Charge(amount_cents)
 

@@ -15,6 +15,7 @@ class City:
     notice: NoticeRule
     late_grace_days: int
     retry_days: Sequence[int]
+    least_cents: int
     limit_cents: int
     given_up_max: int
     currency: str

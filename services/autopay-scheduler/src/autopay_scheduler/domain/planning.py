@@ -256,7 +256,12 @@ def _verdict(
         open_cents=open_cents,
         is_newest=all(each.due_date <= bill.due_date for each in situation.bills),
     )
-    return judge(limits=situation.enrolment.rule.limits, owed=owed, limit_cents=city.limit_cents)
+    return judge(
+        limits=situation.enrolment.rule.limits,
+        owed=owed,
+        least_cents=city.least_cents,
+        limit_cents=city.limit_cents,
+    )
 
 
 def _is_over(

@@ -113,6 +113,7 @@ class RequestCharges:
             today=today,
             notice=self.city.notice,
             late_grace_days=self.city.late_grace_days,
+            least_cents=self.city.least_cents,
             limit_cents=self.city.limit_cents,
             asked_cents=record.requested_cents if is_retry else None,
         )

@@ -72,6 +72,7 @@ class ViewAutopay:
             today=max(day, record.charge_on),
             notice=self.city.notice,
             late_grace_days=self.city.late_grace_days,
+            least_cents=self.city.least_cents,
             limit_cents=self.city.limit_cents,
             asked_cents=record.requested_cents if is_retry else None,
         )
