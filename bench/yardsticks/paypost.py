@@ -89,10 +89,7 @@ class PaypostYardstick:
         )
 
     def processes(self) -> Mapping[str, int]:
-        if self._supervisor is None:
-            return {}
-        pids = {name: self._supervisor.pid(name=name) for name in self._supervisor.names}
-        return {name: pid for name, pid in pids.items() if pid is not None}
+        return self._supervisor.pids if self._supervisor is not None else {}
 
     async def stop_services(self) -> None:
         """Stop them all; their tables are left to whoever fills them."""

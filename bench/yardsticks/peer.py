@@ -158,10 +158,7 @@ class Peer:
         return f"http://127.0.0.1:{self.settings.http_port}/webhooks/stripe"
 
     def processes(self) -> Mapping[str, int]:
-        if self._supervisor is None:
-            return {}
-        pids = {name: self._supervisor.pid(name=name) for name in self._supervisor.names}
-        return {name: pid for name, pid in pids.items() if pid is not None}
+        return self._supervisor.pids if self._supervisor is not None else {}
 
     async def stop(self) -> None:
         supervisor, self._supervisor = self._supervisor, None

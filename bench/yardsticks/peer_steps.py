@@ -148,6 +148,22 @@ def read_event(*, body: bytes, now: datetime, city_time_zone: str) -> StripeEven
         raise WebhookRefusedError(f"not an event as Stripe sends it: {error!r}") from error
 
 
+def verified_event(*, body: bytes, header: str, settings: PeerSettings) -> StripeEvent:
+    """What a webhook says that has come just now, its signature checked.
+
+    Raises:
+        WebhookRefusedError: see `verify_signature` and `read_event`.
+    """
+    now = datetime.now(UTC)
+    verify_signature(
+        body=body,
+        header=header,
+        secret=settings.stripe_webhook_secret,
+        now_seconds=now.timestamp(),
+    )
+    return read_event(body=body, now=now, city_time_zone=settings.city_time_zone)
+
+
 def event_of(*, event: Mapping[str, Any], now: datetime, city_time_zone: str) -> StripeEvent:
     """The same of an event that is parsed already.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 import anyio.to_thread
 from fastapi import FastAPI, Request, Response
 
 from bench.yardsticks.celery.tasks import first_task, settings, tuning
-from bench.yardsticks.peer_steps import WebhookRefusedError, read_event, verify_signature
+from bench.yardsticks.peer_steps import WebhookRefusedError, verified_event
 
 
 @asynccontextmanager
@@ -30,13 +28,8 @@ async def take_webhook(request: Request) -> Response:
     """Hand an event to the workers, durably."""
     body = await request.body()
     try:
-        verify_signature(
-            body=body,
-            header=request.headers.get("stripe-signature", ""),
-            secret=settings.stripe_webhook_secret,
-            now_seconds=time.time(),
-        )
-        event = read_event(body=body, now=datetime.now(UTC), city_time_zone=settings.city_time_zone)
+        header = request.headers.get("stripe-signature", "")
+        event = verified_event(body=body, header=header, settings=settings)
     except WebhookRefusedError as error:
         return Response(str(error), status_code=400)
     if event.paid is not None:

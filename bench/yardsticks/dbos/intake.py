@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 from dbos import DBOS, SetWorkflowID
 from fastapi import FastAPI, Request, Response
@@ -22,7 +20,7 @@ from bench.yardsticks.dbos.workflow import (
     tuning,
 )
 from bench.yardsticks.peer import say_ready
-from bench.yardsticks.peer_steps import WebhookRefusedError, read_event, verify_signature
+from bench.yardsticks.peer_steps import WebhookRefusedError, verified_event
 
 RUNS_HERE = int(tuning["worker_processes"]) == 0
 AS_COROUTINE = tuning["workflow"] == "async"
@@ -54,13 +52,8 @@ async def take_webhook(request: Request) -> Response:
     """Start what an event is about; its workflow's id is the payment's."""
     body = await request.body()
     try:
-        verify_signature(
-            body=body,
-            header=request.headers.get("stripe-signature", ""),
-            secret=settings.stripe_webhook_secret,
-            now_seconds=time.time(),
-        )
-        event = read_event(body=body, now=datetime.now(UTC), city_time_zone=settings.city_time_zone)
+        header = request.headers.get("stripe-signature", "")
+        event = verified_event(body=body, header=header, settings=settings)
     except WebhookRefusedError as error:
         return Response(str(error), status_code=400)
     if event.paid is not None:

@@ -434,6 +434,12 @@ class Supervisor:
         child = self._get(name).child
         return child.pid if child is not None and child.running else None
 
+    @property
+    def pids(self) -> dict[str, int]:
+        """The ids of the processes that are running, by name."""
+        found = {name: self.pid(name=name) for name in self.names}
+        return {name: pid for name, pid in found.items() if pid is not None}
+
     def starts(self, *, name: str) -> int:
         """How often the process was started since `start`."""
         return self._get(name).starts
