@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
 from shared.runtime.spans import EXPORT_SECONDS_MAX, QUEUE_SPANS_MAX, SpanMetrics
 
-EXPORT_INTERVAL_MS = 1000
+EXPORT_INTERVAL_MS = 5000
 EXPORT_SPANS_MAX = 512
 
 
