@@ -82,7 +82,7 @@ def check(*, tools: Tools, directory: Path, is_short: bool, render: Path | None)
         if not is_short:
             targets["kafka"] = f"127.0.0.1:{ports.port('kafka agent')}"
             exporter = postgres_exporter(
-                state=stack.state,
+                environment={"DATA_SOURCE_NAME": f"{stack.state.superuser_dsn}?sslmode=disable"},
                 port=ports.port("postgres exporter"),
                 directory=directory,
                 watchdog=watchdog,

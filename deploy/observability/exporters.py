@@ -6,7 +6,7 @@ Each comes from a package: the agent from Maven by a locked checksum, the export
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,6 @@ from typing import Protocol
 from deploy.observability.tools import find
 
 from paypost.stack.kafka import LockedArtifact, cache_dir, fetch_with_jgo
-from paypost.stack.state import StackState
 from paypost.stack.supervisor import ChildProcess
 from paypost.stack.watchdog import Watchdog
 
@@ -71,9 +70,15 @@ def kafka_agent(*, port: int, checked: Says) -> Iterator[None]:
 
 @contextmanager
 def postgres_exporter(
-    *, state: StackState, port: int, directory: Path, watchdog: Watchdog
+    *, environment: Mapping[str, str], port: int, directory: Path, watchdog: Watchdog
 ) -> Iterator[None]:
-    """Run Debian's postgres_exporter beside the stack's database.
+    """Run Debian's postgres_exporter on a loopback port.
+
+    Args:
+        environment: where the database is, and as whom to ask it (`DATA_SOURCE_…`).
+        port: where it answers.
+        directory: for its log.
+        watchdog: ends it, however this process ends.
 
     Raises:
         ToolsUnavailableError: it cannot be had.
@@ -83,7 +88,7 @@ def postgres_exporter(
     child = ChildProcess(
         name="postgres-exporter",
         command=(str(path), f"--web.listen-address=127.0.0.1:{port}"),
-        env=os.environ | {"DATA_SOURCE_NAME": f"{state.superuser_dsn}?sslmode=disable"},
+        env=os.environ | environment,
         log_path=directory / "postgres-exporter.log",
         watchdog=watchdog,
     )

@@ -6,6 +6,7 @@ SERVICES = ("payment-intake", "cis-poster", "autopay-scheduler", "notifier")
 MIGRATIONS = tuple(f"{name}-migrate" for name in SERVICES)
 HTTP_PORTS = {"payment-intake": 8080, "cis-poster": 8081, "autopay-scheduler": 8082}
 OPS_PORT = 9000
+EXPORTER = "postgres-exporter"
 
 REACHES = {
     "payment-intake": {
@@ -104,6 +105,7 @@ OPERATED = {"local": (), "production": KAFKA, "production-complete": (*KAFKA, *D
 PORTS = (
     *((port, "TCP") for port in (22, 25, 53, 80, 443, 587, 1025, 5432, 6443, 8000, 8025, 8080)),
     *((port, "TCP") for port in (8081, 8082, 8090, 8091, 9000, 9090, 9091, 9092, 9093, 9187)),
+    (9404, "TCP"),
     *((port, "UDP") for port in (53, 443)),
 )
 """The ports that are tried: all that anything here listens on, and some that nothing does."""
@@ -120,6 +122,8 @@ def needed(overlay: str, pods: tuple[str, ...]) -> set[Flow]:
         found.add((f"{service}-migrate", *places["database"], "TCP"))
         found.add(("prometheus", service, OPS_PORT, "TCP"))
     found |= {("ingress", service, port, "TCP") for service, port in HTTP_PORTS.items()}
+    if overlay != "local":
+        found.add((EXPORTER, *places["database"], "TCP"))
     return found | _OF_ITS_OWN[overlay]
 
 
@@ -139,6 +143,8 @@ _PRODUCTION: set[Flow] = {
     ("paypost-kafka", "paypost-kafka", 9090, "TCP"),
     ("paypost-kafka", "paypost-kafka", 9091, "TCP"),
     ("paypost-entity-operator", "paypost-kafka", 9091, "TCP"),
+    ("prometheus", "paypost-kafka", 9404, "TCP"),
+    ("prometheus", EXPORTER, 9187, "TCP"),
     *_to_the_api_server("paypost-entity-operator"),
 }
 _DATABASE: set[Flow] = {

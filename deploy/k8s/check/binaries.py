@@ -30,6 +30,7 @@ DEFINITIONS = {
     ),
     ("github.com/prometheus-operator/prometheus-operator", "v0.85.0"): (
         "example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml",
+        "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
     ),
     ("github.com/cloudnative-pg/cloudnative-pg", "v1.26.0"): (

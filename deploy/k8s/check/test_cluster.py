@@ -30,7 +30,7 @@ from tests.support.kubernetes_flows import NEIGHBOURS, OPERATED, PORTS, SERVICES
 
 CUSTOM = (
     *("Kafka", "KafkaNodePool", "KafkaTopic", "KafkaUser"),
-    *("ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule"),
+    *("ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PodMonitor", "PrometheusRule"),
     *("Cluster", "Database", "ExternalSecret"),
 )
 RELEASE = ("0.1.0", "0.1.1")
@@ -224,7 +224,8 @@ class TestOverlay:
         if applied.overlay == "local":
             assert not kept
             return
-        assert {"KafkaTopic", "KafkaUser", "ScaledObject", "ServiceMonitor"} <= kept.keys()
+        assert {"KafkaTopic", "KafkaUser", "ScaledObject"} <= kept.keys()
+        assert {"ServiceMonitor", "PodMonitor"} <= kept.keys()
         counted = ", ".join(f"{count} {kind}" for kind, count in sorted(kept.items()))
         checked.append(f"{applied.overlay}: custom resources kept: {counted}")
 
@@ -307,6 +308,7 @@ class TestUpgrade:
         images = {
             each["spec"]["template"]["spec"]["containers"][0]["image"].rpartition(":")[2]
             for each in applied.get("deployment")
+            if each["metadata"]["name"] in SERVICES
         }
         assert images == {new}
         jobs = collections.Counter(

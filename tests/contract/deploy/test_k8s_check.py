@@ -45,7 +45,8 @@ class TestDefinitions:
         } | {f"{name}s" for name in binaries.STRIMZI_KINDS}
         assert kinds == {
             *("kafkas", "kafkanodepools", "kafkatopics", "kafkausers"),
-            *("scaledobjects", "triggerauthentications", "servicemonitors", "prometheusrules"),
+            *("scaledobjects", "triggerauthentications", "prometheusrules"),
+            *("servicemonitors", "podmonitors"),
             *("clusters", "databases", "externalsecrets"),
         }
 

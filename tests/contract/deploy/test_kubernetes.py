@@ -11,10 +11,13 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import kubernetes_validate
 import pytest
 import yaml
+from deploy.observability.exporters import AGENT_RULES
+from deploy.observability.queries import panel_queries, rule_queries, selectors
 from prometheus_client import CollectorRegistry
 from starlette.routing import Route
 from tests.support.kubernetes import (
@@ -31,6 +34,7 @@ from tests.support.kubernetes import (
     selects,
 )
 from tests.support.kubernetes_flows import (
+    EXPORTER,
     HTTP_PORTS,
     LISTENS,
     MIGRATIONS,
@@ -74,6 +78,7 @@ CUSTOM = {
         ("keda.sh/v1alpha1", "ScaledObject"),
         ("keda.sh/v1alpha1", "TriggerAuthentication"),
         ("monitoring.coreos.com/v1", "ServiceMonitor"),
+        ("monitoring.coreos.com/v1", "PodMonitor"),
     },
 }
 CUSTOM["production-complete"] = CUSTOM["production"] | {
@@ -312,12 +317,11 @@ class TestOverlay:
         }
         counterparts = {"reference-cis"} if overlay == "local" else set()
         assert ours == {*allowed[1].split(" | ")} | counterparts
-        if overlay == "local":
-            compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-            foreign = {image for image in images if "paypost/" not in image}
-            assert foreign == {compose[name]["image"] for name in ("kafka", "postgres", "mail")}
-        else:
-            assert len({image.rpartition(":")[2] for image in images}) == 1, "one release"
+        compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+        foreign = {image for image in images if "paypost/" not in image}
+        theirs = ("kafka", "postgres", "mail") if overlay == "local" else (EXPORTER,)
+        assert foreign == {compose[name]["image"] for name in theirs}
+        assert len({image.rpartition(":")[2] for image in images - foreign}) == 1, "one release"
 
 
 class TestNetworkPolicies:
@@ -694,10 +698,13 @@ class TestDatabase:
     def test_has_a_role_and_a_schema_for_each_service(self) -> None:
         roles = {service.replace("-", "_") for service in SERVICES}
         cluster = of_kind(self.objects, "Cluster")["paypost-database"]["spec"]
-        assert {
-            role["name"]: role["passwordSecret"]["name"] for role in cluster["managed"]["roles"]
-        } == {role: f"{role.replace('_', '-')}-database" for role in roles}
-        assert all(role["login"] for role in cluster["managed"]["roles"])
+        found = {role["name"]: role for role in cluster["managed"]["roles"]}
+        assert found.keys() == roles | {"postgres_exporter"}
+        for name, role in found.items():
+            assert role["passwordSecret"]["name"] == f"{name.replace('_', '-')}-database"
+            assert role["login"] is True
+            assert role.get("inRoles") == (["pg_monitor"] if name not in roles else None)
+            assert not role.keys() & {"superuser", "createrole", "createdb", "replication"}
         schemas = of_kind(self.objects, "Database")["paypost"]["spec"]["schemas"]
         assert {each["name"]: each["owner"] for each in schemas} == {role: role for role in roles}
 
@@ -716,23 +723,68 @@ class TestDatabase:
                 "database-url",
                 *SECRETS[service],
             }
-            login = external[f"{service}-database"]["spec"]["target"]["template"]
+        for role in (*SERVICES, EXPORTER):
+            login = external[f"{role}-database"]["spec"]["target"]["template"]
             assert login["type"] == "kubernetes.io/basic-auth"
-            assert login["data"]["username"] == service.replace("-", "_")
+            assert login["data"]["username"] == role.replace("-", "_")
 
 
 class TestMonitoring:
     def test_scrapes_every_service_where_it_answers(self, production: list[Manifest]) -> None:
-        monitor = of_kind(production, "ServiceMonitor")["paypost"]["spec"]
-        [endpoint] = monitor["endpoints"]
-        assert endpoint["path"] == "/metrics"
-        scraped = {
-            name
-            for name, service in of_kind(production, "Service").items()
-            if selects(monitor["selector"], service["metadata"]["labels"])
-            and endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+        monitors = of_kind(production, "ServiceMonitor")
+        assert monitors.keys() == {"paypost", "postgres"}
+        assert _scraped(production, monitors["paypost"]) == {*SERVICES}
+        assert _scraped(production, monitors["postgres"]) == {EXPORTER}
+
+    def test_scrapes_what_operators_run_where_they_let_it_answer(
+        self, production: list[Manifest]
+    ) -> None:
+        """By the labels and the ports that Strimzi and CloudNativePG give their pods."""
+        ports = {"kafka": ("tcp-prometheus", 9404), "database": ("metrics", 9187)}
+        operated = {"kafka": "paypost-kafka", "database": "paypost-database"}
+        monitors = of_kind(production, "PodMonitor")
+        assert monitors.keys() == ports.keys()
+        for name, monitor in monitors.items():
+            [endpoint] = monitor["spec"]["podMetricsEndpoints"]
+            assert endpoint["path"] == "/metrics"
+            port, number = ports[name]
+            assert endpoint["port"] == port
+            selector = monitor["spec"]["selector"]
+            ends = OPERATED["production-complete"]
+            chosen = {end.name for end in ends if selects(selector, end.labels)}
+            assert chosen == {operated[name]}
+            flow = ("prometheus", operated[name], number, "TCP")
+            assert flow in needed("production-complete", ())
+
+    def test_calls_jobs_as_deploy_observability_does(self, production: list[Manifest]) -> None:
+        file = ROOT / "deploy" / "observability" / "prometheus" / "prometheus.yml"
+        known = {job["job_name"] for job in yaml.safe_load(file.read_text())["scrape_configs"]}
+        monitors = of_kind(production, "ServiceMonitor")
+        label = monitors["paypost"]["spec"]["jobLabel"]
+        services = of_kind(production, "Service")
+        jobs = {services[name]["metadata"]["labels"][label] for name in SERVICES}
+        [endpoint] = monitors["postgres"]["spec"]["endpoints"]
+        jobs |= {each["replacement"] for each in endpoint["relabelings"]}
+        assert [each["targetLabel"] for each in endpoint["relabelings"]] == ["job"]
+        assert jobs == known
+
+    def test_has_kafka_tell_what_dashboards_and_alerts_ask(
+        self, production: list[Manifest]
+    ) -> None:
+        """By the same rules as the broker that `make sre-check` asks."""
+        told_by = of_kind(production, "Kafka")["paypost"]["spec"]["kafka"]["metricsConfig"]
+        assert told_by["type"] == "jmxPrometheusExporter"
+        reference = told_by["valueFrom"]["configMapKeyRef"]
+        text = of_kind(production, "ConfigMap")[reference["name"]]["data"][reference["key"]]
+        assert text == AGENT_RULES.read_text()
+        names = {rule["name"] for rule in yaml.safe_load(text)["rules"]}
+        asked = {
+            selector.metric
+            for query in (*panel_queries(), *rule_queries("alert"), *rule_queries("record"))
+            for selector in selectors(query.expr)
+            if selector.metric.startswith("kafka_")
         }
-        assert scraped == {*SERVICES}
+        assert asked == names
 
     def test_follows_the_rules_of_deploy_observability(self, production: list[Manifest]) -> None:
         """Where this fails: `make docs` writes them anew."""
@@ -743,7 +795,61 @@ class TestMonitoring:
         }
 
 
+class TestExporter:
+    """What asks PostgreSQL for the dashboards: tests/integration/stack runs it."""
+
+    def test_finds_its_login_and_its_authority(self, production: list[Manifest]) -> None:
+        workload = deployment(production, EXPORTER)
+        its = container(workload, "exporter")
+        told_by = {each["name"]: each["value"] for each in its["env"]}
+        assert told_by.keys() == {"DATA_SOURCE_USER_FILE", "DATA_SOURCE_PASS_FILE"}
+        login = f"{EXPORTER}-database"
+        user = provided(workload, "exporter", told_by["DATA_SOURCE_USER_FILE"])
+        password = provided(workload, "exporter", told_by["DATA_SOURCE_PASS_FILE"])
+        assert (user, password) == ((login, "username"), (login, "password"))
+        assert login not in of_kind(production, "Secret")
+
+    @pytest.mark.parametrize(
+        ("overlay", "host", "authority"),
+        [
+            ("production", "database.city.example", "database-ca"),
+            ("production-complete", "paypost-database-rw", "paypost-database-ca"),
+        ],
+    )
+    def test_asks_one_server_whose_certificate_it_holds_against_its_authority(
+        self, overlay: str, host: str, authority: str
+    ) -> None:
+        objects = manifests(overlay)
+        workload = deployment(objects, EXPORTER)
+        [source] = container(workload, "exporter")["envFrom"]
+        settings = of_kind(objects, "ConfigMap")[source["configMapRef"]["name"]]["data"]
+        assert settings.keys() == {"DATA_SOURCE_URI"}
+        address = urlsplit(f"postgresql://{settings['DATA_SOURCE_URI']}")
+        assert (address.hostname, address.port, address.path) == (host, 5432, "/paypost")
+        query = parse_qs(address.query)
+        assert query["sslmode"] == ["verify-full"]
+        assert provided(workload, "exporter", query["sslrootcert"][0]) == (authority, "ca.crt")
+
+    def test_is_never_there_twice(self, production: list[Manifest]) -> None:
+        """Panels add up what they get."""
+        spec = deployment(production, EXPORTER)["spec"]
+        assert spec["replicas"] == 1
+        assert spec["strategy"] == {"type": "Recreate"}
+
+
 class TestMigrations:
     def test_are_named_as_the_flows_have_them(self) -> None:
         ends = {end.name for end in pods(manifests("production"))}
-        assert ends == {*SERVICES, *MIGRATIONS}
+        assert ends == {*SERVICES, *MIGRATIONS, EXPORTER}
+
+
+def _scraped(objects: list[Manifest], monitor: Manifest) -> set[str]:
+    """The Services that a ServiceMonitor finds, of those that have the port it asks."""
+    [endpoint] = monitor["spec"]["endpoints"]
+    assert endpoint["path"] == "/metrics"
+    return {
+        name
+        for name, service in of_kind(objects, "Service").items()
+        if selects(monitor["spec"]["selector"], service["metadata"]["labels"])
+        and endpoint["port"] in {port["name"] for port in service["spec"]["ports"]}
+    }
