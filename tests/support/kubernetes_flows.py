@@ -13,24 +13,29 @@ REACHES = {
         "database_url": "database",
         "kafka_bootstrap_servers": "kafka",
         "stripe_api_base": "processor",
+        "traces_otlp_endpoint": "collector",
     },
     "cis-poster": {
         "database_url": "database",
         "kafka_bootstrap_servers": "kafka",
         "cis_base_url": "cis",
+        "traces_otlp_endpoint": "collector",
     },
-    "autopay-scheduler": {"database_url": "database", "kafka_bootstrap_servers": "kafka"},
+    "autopay-scheduler": {
+        "database_url": "database",
+        "kafka_bootstrap_servers": "kafka",
+        "traces_otlp_endpoint": "collector",
+    },
     "notifier": {
         "database_url": "database",
         "kafka_bootstrap_servers": "kafka",
         "smtp_host": "mail",
+        "traces_otlp_endpoint": "collector",
     },
 }
 """The settings of a service that name what it connects to, and what that is."""
 LISTENS = {"http_host", "ops_host"}
 """Settings that name where a service listens."""
-UNSET = {"traces_otlp_endpoint"}
-"""Settings that name something to connect to, and that no overlay sets."""
 SAYS = {"portal_url"}
 """Settings that are told to customers, and never connected to."""
 
@@ -62,9 +67,10 @@ PLACES = {
         "cis": ("cis", 443),
         "processor": ("processor", 443),
         "mail": ("mail", 587),
+        "collector": ("otel-collector", 4318),
     },
 }
-"""What stands for what in each overlay, and its port."""
+"""What stands for what in each overlay, and its port; what has no place there is not reached."""
 
 NEIGHBOURS = (
     End(name="dns", namespace="kube-system", labels={"k8s-app": "kube-dns"}),
@@ -73,6 +79,12 @@ NEIGHBOURS = (
     End(name="prometheus", namespace="monitoring"),
     End(name="keda", namespace="keda"),
     End(name="city", namespace="city"),
+    End(
+        name="otel-collector",
+        namespace="observability",
+        labels={"app.kubernetes.io/name": "otel-collector"},
+    ),
+    End(name="observability", namespace="observability"),
     End(name="cnpg-operator", namespace="cnpg-system"),
     End(name="stranger", namespace="default", labels={"app.kubernetes.io/part-of": "paypost"}),
     End(name="node", address="10.0.0.5"),
@@ -105,7 +117,7 @@ OPERATED = {"local": (), "production": KAFKA, "production-complete": (*KAFKA, *D
 PORTS = (
     *((port, "TCP") for port in (22, 25, 53, 80, 443, 587, 1025, 5432, 6443, 8000, 8025, 8080)),
     *((port, "TCP") for port in (8081, 8082, 8090, 8091, 9000, 9090, 9091, 9092, 9093, 9187)),
-    (9404, "TCP"),
+    *((port, "TCP") for port in (4317, 4318, 9404)),
     *((port, "UDP") for port in (53, 443)),
 )
 """The ports that are tried: all that anything here listens on, and some that nothing does."""
@@ -118,7 +130,7 @@ def needed(overlay: str, pods: tuple[str, ...]) -> set[Flow]:
     places = PLACES[overlay]
     found = {(pod, "dns", 53, protocol) for pod in pods for protocol in ("TCP", "UDP")}
     for service, reached in REACHES.items():
-        found |= {(service, *places[what], "TCP") for what in reached.values()}
+        found |= {(service, *places[what], "TCP") for what in reached.values() if what in places}
         found.add((f"{service}-migrate", *places["database"], "TCP"))
         found.add(("prometheus", service, OPS_PORT, "TCP"))
     found |= {("ingress", service, port, "TCP") for service, port in HTTP_PORTS.items()}

@@ -47,7 +47,6 @@ from tests.support.kubernetes_flows import (
     SAYS,
     SERVICES,
     STRAY,
-    UNSET,
     needed,
 )
 
@@ -348,13 +347,16 @@ class TestNetworkPolicies:
             for name in SETTINGS[service].model_fields
             if re.search(r"_(url|urls|servers|host|base|endpoint|address)$", name)
         }
-        assert names - LISTENS - SAYS - UNSET - {"sender_address"} == REACHES[service].keys()
+        assert names - LISTENS - SAYS - {"sender_address"} == REACHES[service].keys()
         for overlay in OVERLAYS:
             told_of = {
-                key.removeprefix(prefix(service)).lower()
+                key.removeprefix(prefix(service)).removesuffix("_FILE").lower()
                 for key in told(manifests(overlay), service)
             }
-            assert not told_of & UNSET
+            nowhere = {
+                name for name, what in REACHES[service].items() if what not in PLACES[overlay]
+            }
+            assert not told_of & nowhere, "told of what it may not reach"
 
     @pytest.mark.parametrize("service", SERVICES)
     def test_know_the_ports_that_a_service_listens_on(self, service: str) -> None:
@@ -376,19 +378,27 @@ class TestNetworkPolicies:
     ) -> None:
         settings = told(objects, service)
         for name, what in REACHES[service].items():
+            if what not in PLACES[overlay]:
+                continue
             place, port = PLACES[overlay][what]
             key = f"{prefix(service)}{name.upper()}"
             if f"{key}_FILE" in settings:
                 continue  # A Secret's content: see TestSettings for those that are here.
             value = settings.get(key, SETTINGS[service].model_fields[name].default)
-            address = re.fullmatch(r"(?:(https?)://)?([a-z0-9.-]+)(?::(\d+))?/?", value)
+            address = re.fullmatch(
+                r"(?:(https?)://)?([a-z0-9.-]+)(?::(\d+))?(?:/[a-z0-9/]*)?", value
+            )
             assert address is not None, (name, value)
             scheme, host, said = address.groups()
             default = {"https": 443, "http": 80}.get(scheme or "") or settings.get(
                 f"{prefix(service)}SMTP_PORT"
             )
             assert int(said or default or 0) == port, name
-            if overlay == "local" or what == "kafka":
+            if what == "collector":
+                assert host in {
+                    f"{place}.{end.namespace}.svc" for end in NEIGHBOURS if end.name == place
+                }
+            elif overlay == "local" or what == "kafka":
                 assert host == (f"{place}-bootstrap" if overlay != "local" else place)
 
     def test_of_kafka_are_what_strimzi_is_told_to_let_in(
@@ -835,6 +845,30 @@ class TestExporter:
         spec = deployment(production, EXPORTER)["spec"]
         assert spec["replicas"] == 1
         assert spec["strategy"] == {"type": "Recreate"}
+
+
+class TestTracing:
+    @pytest.mark.parametrize("service", SERVICES)
+    def test_is_on_where_a_collector_may_be_reached_and_only_there(self, service: str) -> None:
+        for overlay in OVERLAYS:
+            endpoint = told(manifests(overlay), service).get(
+                f"{prefix(service)}TRACES_OTLP_ENDPOINT"
+            )
+            if "collector" in PLACES[overlay]:
+                assert endpoint is not None
+                assert urlsplit(endpoint).path == "/v1/traces"
+            else:
+                assert endpoint is None
+
+    def test_samples_at_the_door_alone(self) -> None:
+        told_of = {
+            service: told(manifests("production-complete"), service).get(
+                f"{prefix(service)}TRACES_SAMPLED_RATIO"
+            )
+            for service in SERVICES
+        }
+        assert told_of.pop("payment-intake") == "0.01"
+        assert set(told_of.values()) == {None}
 
 
 class TestMigrations:
