@@ -155,6 +155,61 @@ class TestAnnouncer:
             await drained(rows)
         assert published.numbers == list(range(30))
 
+    async def test_clears_the_table_of_many_batches_at_once(self, rows):
+        published = Published()
+        deletions = []
+
+        class Counting(Outbox):
+            async def delete(self, connection, ids) -> None:
+                deletions.append(list(ids))
+                await super().delete(connection, ids)
+
+        found = Announcer(
+            engine=rows.engine,
+            outbox=Counting(table=outbox_rows),
+            publisher=published,
+            metrics=ServiceMetrics(prefix="test"),
+        )
+        async with running(found):
+            await ahead(found)
+            for number in range(20):
+                found.offer(await commit(rows, number))
+
+                async def is_published(number=number) -> bool:
+                    return number in published.numbers
+
+                await eventually_async(is_published)
+            await drained(rows)
+        assert len(published.batches) == 20
+        assert sum(map(len, deletions)) == 20
+        assert len(deletions) < 10
+
+    async def test_says_nothing_again_that_was_acknowledged_before_an_outage(self, rows):
+        published = Published()
+        found = announcer(rows, published)
+
+        async def away(_) -> None:
+            raise KafkaUnavailableError("away")
+
+        async with running(found):
+            await ahead(found)
+            found.offer(await commit(rows, 1))
+
+            async def is_published() -> bool:
+                return published.numbers == [1]
+
+            await eventually_async(is_published)
+            published.before = away
+            found.offer(await commit(rows, 2))
+
+            async def behind() -> bool:
+                return found.is_behind
+
+            await eventually_async(behind)
+            published.before = None
+            await drained(rows)
+        assert published.numbers == [1, 2]
+
     async def test_announces_what_an_earlier_life_has_left(self, rows):
         published = Published()
         await commit(rows, *range(1200))
