@@ -1,7 +1,12 @@
 """How every service takes its streams: FastStream's defaults would lose records."""
 
+import asyncio
+from types import SimpleNamespace
+
 import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.conn import collect_hosts
+from aiokafka.errors import CommitFailedError
 from faststream import AckPolicy
 
 import autopay_scheduler.app
@@ -12,6 +17,7 @@ import notifier.app
 import notifier.settings
 import payment_intake.app
 import payment_intake.settings
+import shared.messaging.consumers
 from shared.messaging.consumers import CoalescingConsumer
 from shared.messaging.inbox import MAX_POLL_INTERVAL_MS, PATIENCE_SECONDS, Group, batch_subscription
 
@@ -155,3 +161,48 @@ class TestBatchSubscription:
         )
         assert options["session_timeout_ms"] == seconds * 1000
         assert options["heartbeat_interval_ms"] * 3 <= options["session_timeout_ms"]
+
+
+class TestCoalescingConsumer:
+    async def test_does_not_commit_again_what_the_group_has_refused(self, monkeypatch):
+        """Each attempt of a member that is joining would make it a stranger to the group again."""
+        partition = TopicPartition("payments.v1", 0)
+        offsets = iter(range(100))
+        committed: list[int] = []
+        refusals = [CommitFailedError()]
+
+        class Base:
+            async def start(self) -> None: ...
+            async def stop(self) -> None: ...
+
+            async def getmany(self, *_, **__):
+                return {partition: [SimpleNamespace(offset=next(offsets))]}
+
+            async def commit(self, found) -> None:
+                committed.append(found[partition].offset)
+                if refusals:
+                    raise refusals.pop()
+
+            def assignment(self):
+                return {partition}
+
+            def nothing(self, *_) -> frozenset[TopicPartition]:
+                return frozenset()
+
+            paused = pause = resume = nothing
+
+        for name in vars(Base).keys() & vars(AIOKafkaConsumer).keys() - vars(object).keys():
+            if not name.startswith("_"):
+                monkeypatch.setattr(AIOKafkaConsumer, name, vars(Base)[name])
+        monkeypatch.setattr(shared.messaging.consumers, "COMMIT_SECONDS", 0.01)
+        consumer = CoalescingConsumer(bootstrap_servers="localhost:1", group_id="g")
+        await consumer.start()
+        await consumer.getmany()
+        await consumer.commit()
+        # Ten turns of the commit's loop.
+        await asyncio.sleep(0.1)
+        assert committed == [1]
+        await consumer.getmany()
+        await consumer.commit()
+        await consumer.stop()
+        assert committed == [1, 2]

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faststream.kafka import KafkaBroker
 from faststream.kafka.subscriber.usecase import LogicSubscriber
@@ -122,6 +122,10 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             return
         try:
             await super().commit(offsets)
+        except CommitFailedError:
+            # The group has been made anew: who has the partitions now reads these again. Committing
+            # them once more would make this member unknown while it joins, and so on for ever.
+            raise
         except BaseException:
             self._acknowledged = offsets | self._acknowledged
             raise
