@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from tests.support.backends import TestDatabase
 from tests.support.cis_poster import CountedMetrics, Poster, a_posting, a_reversal
@@ -323,6 +324,35 @@ class TestReversals:
         assert [kind for kind, _ in await world.rows.facts()] == [
             *("posting.posted", "posting.reversed")
         ]
+
+    async def test_wait_for_a_payment_that_is_just_being_settled(self, world: World) -> None:
+        """Held back meanwhile, they would not be woken, and a later one would overtake them."""
+        [account] = world.accounts(1)
+        payment = a_posting(account_id=account)
+        reversal = a_reversal(payment)
+        poster = world.instance()
+
+        async def take(posting: Posting) -> list[Posting]:
+            taken = await poster.postings.take(
+                [posting], now=utc_now(), hold=False, lanes_held=NoLanes()
+            )
+            return [attempt.posting for attempt in taken.attempts]
+
+        assert await take(payment) == [payment]
+        settling = await asyncpg.connect(world.rows.database.superuser_dsn)
+        transaction = settling.transaction()
+        await transaction.start()
+        await settling.execute(
+            "UPDATE cis_poster.postings SET status = 'posted', lease_owner = NULL,"
+            " settled_at = now(), cis_reference = 'C-1' WHERE id = $1",
+            payment.id,
+        )
+        taking = asyncio.create_task(take(reversal))
+        done, _ = await asyncio.wait({taking}, timeout=0.5)
+        assert not done
+        await transaction.commit()
+        await settling.close()
+        assert await taking == [reversal]
 
     async def test_follow_a_released_payment_to_its_new_account(self, world: World) -> None:
         [account] = world.accounts(1)

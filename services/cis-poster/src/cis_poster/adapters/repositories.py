@@ -291,7 +291,9 @@ class SqlPostings:
             )
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[OutboxRow]:
-        rows = [_settled_row(settlement) for settlement in settlements]
+        # By id, as whoever waits for payments that are being settled locks them.
+        in_order = sorted(settlements, key=lambda settlement: settlement.attempt.posting.id)
+        rows = [_settled_row(settlement) for settlement in in_order]
         async with transaction(self._engine) as connection:
             result = await connection.execute(
                 _SETTLE, {**arrays(rows, ("id", *_SETTLED_COLUMNS)), "owner": self._owner}
@@ -470,14 +472,16 @@ class SqlPostings:
         reversals = [posting for posting in free if posting.kind is not Kind.PAYMENT]
         if not reversals:
             return free
+        # Locked, so that a payment which is just being settled is waited for: its settlement wakes
+        # what it sees waiting, and would not see what this transaction holds back.
         found = await connection.execute(
-            select(postings.c.id, postings.c.account_id).where(
-                postings.c.id == func.any(bindparam("payments")),
-                postings.c.status == Status.POSTED,
-            ),
+            select(postings.c.id, postings.c.account_id, postings.c.status)
+            .where(postings.c.id == func.any(bindparam("payments")))
+            .order_by(postings.c.id)
+            .with_for_update(read=True),
             {"payments": [posting.payment_id for posting in reversals]},
         )
-        ledger = {row.id: row.account_id for row in found}
+        ledger = {row.id: row.account_id for row in found if row.status == Status.POSTED}
         # One that was released to another account is reversed there: the wake gives it the account.
         orphans = {
             posting.id
