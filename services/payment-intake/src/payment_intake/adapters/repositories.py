@@ -230,7 +230,7 @@ _BACKLOG = text(
         SELECT id, status, accepted_at FROM payment_intake.movements
         WHERE announce_at IS NOT NULL ORDER BY announce_at LIMIT 10000
     ) m ON m.status = s.status
-    GROUP BY s.status
+    GROUP BY s.status ORDER BY s.status
     """
 )
 
