@@ -178,7 +178,7 @@ class InMemory:
         together = {each.id for each in call}
         return not any(
             row.posting.account_id == posting.account_id
-            and row.seq < self.rows[posting.id].seq
+            and max(row.seq, row.behind) < self.rows[posting.id].seq
             and row.status in UNSETTLED
             and row.posting.id not in together
             for row in self.rows.values()
