@@ -16,7 +16,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -54,8 +54,10 @@ def settings_for(dsn: str) -> Settings:
     )
 
 
-async def load(*, dsn: str, enrolments: int, due_date: date, now: datetime) -> None:
-    """Put accounts, enrolments, bills and the queue of plans into the tables, by COPY."""
+async def load(
+    *, dsn: str, enrolments: int, due_date: date, now: datetime, is_queued: bool = True
+) -> None:
+    """Put accounts, enrolments and bills into the tables, by COPY; queued for planning or not."""
     connection = await asyncpg.connect(dsn)
     try:
         for first in range(0, enrolments, PAGE):
@@ -68,7 +70,7 @@ async def load(*, dsn: str, enrolments: int, due_date: date, now: datetime) -> N
                 ),
                 ("bills", BILL_COLUMNS, _bills(numbers, due_date, now)),
                 ("enrolments", ENROLLED_COLUMNS, _enrolments(numbers, now)),
-                ("plans_due", ("account_id", "due_at"), _plans(numbers, now)),
+                ("plans_due", ("account_id", "due_at"), _plans(numbers if is_queued else (), now)),
             ):
                 await connection.copy_records_to_table(
                     table, schema_name="autopay_scheduler", columns=columns, records=rows
@@ -123,7 +125,7 @@ def _accounts(numbers: range, now: datetime) -> Iterator[tuple[Any, ...]]:
     return ((account_of(n), _cents(n), now, now) for n in numbers)
 
 
-def _plans(numbers: range, now: datetime) -> Iterator[tuple[Any, ...]]:
+def _plans(numbers: Iterable[int], now: datetime) -> Iterator[tuple[Any, ...]]:
     return ((account_of(n), now) for n in numbers)
 
 

@@ -53,13 +53,19 @@ _UNFINISHED = """
 
 async def prepare(*, dsn: str, charges: int, now: datetime) -> None:
     """Put announced charges into the tables whose moment comes in an hour."""
-    await load(dsn=dsn, enrolments=charges, due_date=now.date(), now=now - timedelta(days=25))
+    # Not queued: the service runs already, and would plan them before they stand announced here.
+    await load(
+        dsn=dsn,
+        enrolments=charges,
+        due_date=now.date(),
+        now=now - timedelta(days=25),
+        is_queued=False,
+    )
     connection = await asyncpg.connect(dsn)
     try:
         for statement in (
             _ANNOUNCED,
             _NOTICED,
-            "DELETE FROM autopay_scheduler.plans_due",
             "ANALYZE",
             "CHECKPOINT",
         ):
