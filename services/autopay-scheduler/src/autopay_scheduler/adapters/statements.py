@@ -262,20 +262,23 @@ DUE_DATES = text(
       AND due_date >= :horizon
     """
 )
-# The enrolment is locked with its charge: of two charges of one account that are due together, the
-# second is decided by one who sees what became of the first. Otherwise both would ask for all. The
-# earlier due date comes first: what is under way for the later one is not taken off its bill.
 # Charges are taken first and their enrolments named by an array: where ANALYZE has seen a table
 # whose rows were not committed yet, it counts as empty, and a plan of both reads all enrolments for
 # each charge, or all charges for each enrolment.
+_WITH_ENROLMENTS = f"""
+    SELECT {_CHARGE}, {_ENROLMENT} FROM c
+    JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
+    WHERE e.id = ANY(ARRAY(SELECT enrolment_id FROM c))
+"""  # noqa: S608
+# The enrolment is locked with its charge: of two charges of one account that are due together, the
+# second is decided by one who sees what became of the first. Otherwise both would ask for all. The
+# earlier due date comes first: what is under way for the later one is not taken off its bill.
 _DUE = f"""
     WITH c AS MATERIALIZED (
         SELECT * FROM autopay_scheduler.charges c
         WHERE %s LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    SELECT {_CHARGE}, {_ENROLMENT} FROM c
-    JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
-    WHERE e.id = ANY(ARRAY(SELECT enrolment_id FROM c))
+    {_WITH_ENROLMENTS}
     ORDER BY c.act_at, c.due_date, c.id
     FOR UPDATE OF e SKIP LOCKED
 """  # noqa: S608
@@ -345,9 +348,7 @@ CLAIM_UNHEARD = text(
         WHERE t.id = ANY(ARRAY(SELECT id FROM due))
         RETURNING t.*
     )
-    SELECT {_CHARGE}, {_ENROLMENT} FROM c
-    JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
-    WHERE e.id = ANY(ARRAY(SELECT enrolment_id FROM c))
+    {_WITH_ENROLMENTS}
     """  # noqa: S608
 )
 # Only the last announcement of what is still to be charged: who has cancelled, or was told of
