@@ -105,6 +105,17 @@ async def ahead(found: Announcer) -> None:
     await eventually_async(caught_up)
 
 
+async def behind(found: Announcer) -> None:
+    async def fell_behind() -> bool:
+        return found.is_behind
+
+    await eventually_async(fell_behind)
+
+
+async def away(_) -> None:
+    raise KafkaUnavailableError("away")
+
+
 class TestOutbox:
     async def test_gives_rows_back_in_their_order_as_they_were(self, rows):
         written = await commit(rows, 3, 1, 2)
@@ -188,9 +199,6 @@ class TestAnnouncer:
         published = Published()
         found = announcer(rows, published)
 
-        async def away(_) -> None:
-            raise KafkaUnavailableError("away")
-
         async with running(found):
             await ahead(found)
             found.offer(await commit(rows, 1))
@@ -201,11 +209,7 @@ class TestAnnouncer:
             await eventually_async(is_published)
             published.before = away
             found.offer(await commit(rows, 2))
-
-            async def behind() -> bool:
-                return found.is_behind
-
-            await eventually_async(behind)
+            await behind(found)
             published.before = None
             await drained(rows)
         assert published.numbers == [1, 2]
@@ -251,9 +255,6 @@ class TestAnnouncer:
         published = Published()
         found = announcer(rows, published)
 
-        async def away(_) -> None:
-            raise KafkaUnavailableError("away")
-
         async with running(found):
             await ahead(found)
             found.offer(await commit(rows, 1))
@@ -261,11 +262,7 @@ class TestAnnouncer:
             published.before = away
             for number in range(2, 8):
                 found.offer(await commit(rows, number))
-
-            async def behind() -> bool:
-                return found.is_behind
-
-            await eventually_async(behind)
+            await behind(found)
             found.offer(await commit(rows, 8))
             published.before = None
             await drained(rows)
@@ -278,9 +275,6 @@ class TestAnnouncer:
         published = Published()
         metrics = ServiceMetrics(prefix="test")
         found = Announcer(engine=rows.engine, outbox=OUTBOX, publisher=published, metrics=metrics)
-
-        async def away(_) -> None:
-            raise KafkaUnavailableError("away")
 
         def read(name: str) -> float:
             return metrics.registry.get_sample_value(f"test_outbox_{name}") or 0.0

@@ -141,17 +141,18 @@ class Announcer:
 
     async def _announce_queued(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_size_max))]
-        is_due = self._is_draining or _now() - self._deleted_at >= DELETE_INTERVAL_SECONDS
         # Earlier batches leave the table while this one travels.
-        await asyncio.gather(
-            self._publish(batch), self._delete_acknowledged() if is_due else _nothing()
-        )
+        await asyncio.gather(self._publish(batch), self._delete_when_due())
         self._acknowledged += [row.id for row in batch]
 
     async def _publish(self, batch: Sequence[OutboxRow]) -> None:
         if batch:
             await self._publisher.publish([row.record for row in batch])
             self._metrics.announced(len(batch))
+
+    async def _delete_when_due(self) -> None:
+        if self._is_draining or _now() - self._deleted_at >= DELETE_INTERVAL_SECONDS:
+            await self._delete_acknowledged()
 
     async def _delete_acknowledged(self) -> None:
         self._deleted_at = _now()
@@ -200,10 +201,6 @@ class Announcer:
                 await self._outbox.delete(connection, [row.id for row in rows])
                 self._metrics.announced(len(rows))
         return len(rows) == self._batch_size_max
-
-
-async def _nothing() -> None:
-    pass
 
 
 def _now() -> float:
