@@ -11,6 +11,8 @@ from tests.faults.violations import Violation
 
 CALLS_PER_SECOND_MAX = 60.0
 """Of cis-poster while the CIS is down: its breaker is open, and a probe a second goes through."""
+OPENING_SECONDS_MAX = 8.0
+"""Of the breaker: five calls in a row have to fail first, and each is tried again after a while."""
 
 
 @fault(
@@ -32,6 +34,7 @@ class WrongCis(Fault):
     async def prepare(self, run: Run) -> None:
         self.counted: dict[str, float] = {}
         self.began = 0.0
+        self.opened = False
         self.lost_before = await self._lost(run)
 
     async def inject(self, run: Run) -> None:
@@ -47,8 +50,7 @@ class WrongCis(Fault):
             await asyncio.sleep(1.6)
         await controls.reset("cis")
         await controls.switch("cis", down=True)
-        # Until the breaker has seen enough of it.
-        await asyncio.sleep(1.0)
+        self.opened = await self._opens(run)
         self.counted = await controls.counters("cis-poster")
         self.began = asyncio.get_running_loop().time()
 
@@ -56,7 +58,6 @@ class WrongCis(Fault):
         now = await run.controls.counters("cis-poster")
         seconds = asyncio.get_running_loop().time() - self.began if self.counted else 1.0
         self.calls_per_second = (_calls(now) - _calls(self.counted)) / seconds
-        self.opened = now.get("cis_poster_breaker_open", 0.0)
         await run.controls.reset("cis")
 
     async def check(self, run: Run) -> list[Violation]:
@@ -77,6 +78,18 @@ class WrongCis(Fault):
                 )
             )
         return found
+
+    async def _opens(self, run: Run) -> bool:
+        """Whether the breaker has seen enough of it in time."""
+
+        async def is_open() -> bool:
+            return (await run.controls.counters("cis-poster")).get(BREAKER, 0.0) > 0
+
+        try:
+            await until(is_open, timeout_seconds=OPENING_SECONDS_MAX, what="breaker open")
+        except TimeoutError:
+            return False
+        return True
 
     async def _lost(self, run: Run) -> int:
         count: int = await run.controls.value(
@@ -133,6 +146,7 @@ class OtherAmount(Fault):
 
 
 ALARM = "cis_poster_amount_conflicts_total"
+BREAKER = "cis_poster_breaker_open"
 
 
 def _calls(counters: dict[str, float]) -> float:

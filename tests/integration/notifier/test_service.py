@@ -188,6 +188,15 @@ async def settled_ids(session: asyncpg.Connection, *ids: UUID) -> None:
     await eventually(all_settled)
 
 
+def breaker_is(app: App, *, open_: bool) -> Callable[[], Awaitable[bool]]:
+    """Whether a scrape would say so at this moment."""
+
+    async def says_so() -> bool:
+        return app.metrics.registry.get_sample_value("notifier_breaker_open") == float(open_)
+
+    return says_so
+
+
 async def announced(kafka: KafkaBackend, notification: UUID, *, count: int) -> list[Fact]:
     """Return the facts about a notification, once so many of them are there."""
     consumer = AIOKafkaConsumer(
@@ -237,10 +246,12 @@ class TestNotifier:
         mail_server.go_down()
         await producer.publish([encode(posting, stream=POSTINGS) for posting in postings])
         await eventually(lambda: _count(session, "settled_at IS NULL", at_least=60))
+        await eventually(breaker_is(app, open_=True))
         problems = [await app.service.ready[name]() for name in ("kafka", "database")]
         mail_server.come_back()
         assert problems == [None, None]
         await settled(session, *postings)
+        assert await breaker_is(app, open_=False)()
         assert [len(mails(mail_server, account)) for account in accounts] == [1] * 60
 
     async def test_repeats_under_one_message_id_what_was_taken_without_an_answer(

@@ -155,11 +155,11 @@ def build_app(
     jobs = Jobs(
         post_due=PostDue(postings=postings, lanes=lanes, breaker=breaker),
         postings=postings,
-        lanes=lanes,
-        limit=limit,
-        breaker=breaker,
         metrics=metrics,
     )
+    metrics.breaker_open.set_function(lambda: breaker.state != "closed")
+    metrics.concurrency_limit.set_function(lambda: limit.now)
+    metrics.held.set_function(lambda: lanes.held)
     api = build_api(
         suspense=ManageSuspense(postings=postings, announce=announcer, clock=clock),
         keys=BearerKeys(sha256s=settings.operator_key_sha256s),

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from cis_poster.domain import Attempt
 from cis_poster.metrics import Metrics
 from cis_poster.ports import Postings
 from cis_poster.usecases import PostDue
-from shared.work.lanes import Lanes
-from shared.work.limit import AdaptiveLimit, Breaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +14,6 @@ class Jobs:
 
     post_due: PostDue
     postings: Postings
-    lanes: Lanes[Attempt]
-    limit: AdaptiveLimit
-    breaker: Breaker
     metrics: Metrics
 
     async def post_due_once(self, *, now: datetime, limit: int = 500) -> int:
@@ -37,7 +31,4 @@ class Jobs:
     async def measure_backlog_once(self, *, now: datetime) -> int:
         """Set the gauges of what is not settled; never finds work."""
         self.metrics.backlog(await self.postings.backlog(now=now))
-        self.metrics.held.set(self.lanes.held)
-        self.metrics.concurrency_limit.set(self.limit.now)
-        self.metrics.breaker_open.set(0 if self.breaker.state == "closed" else 1)
         return 0

@@ -153,10 +153,10 @@ def build_app(
             probe_size=settings.send_batch_size,
         ),
         notifications=notifications,
-        lanes=lanes,
-        breaker=breaker,
         metrics=metrics,
     )
+    metrics.breaker_open.set_function(lambda: breaker.state != "closed")
+    metrics.held.set_function(lambda: lanes.held)
     interval = settings.recovery_interval_seconds
     loops: dict[str, Any] = {
         "announcer": announcer.run,

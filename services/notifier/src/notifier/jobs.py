@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from notifier.domain import Attempt
 from notifier.metrics import Metrics
 from notifier.ports import Notifications
 from notifier.usecases import TellDue
-from shared.work.lanes import Lanes
-from shared.work.limit import Breaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +14,6 @@ class Jobs:
 
     tell_due: TellDue
     notifications: Notifications
-    lanes: Lanes[Attempt]
-    breaker: Breaker
     metrics: Metrics
 
     async def resend_due_once(self, *, now: datetime, limit: int = 500) -> int:
@@ -28,6 +23,4 @@ class Jobs:
     async def measure_backlog_once(self, *, now: datetime) -> int:
         """Set the gauges of what is not settled; never finds work."""
         self.metrics.backlog(await self.notifications.backlog(now=now))
-        self.metrics.held.set(self.lanes.held)
-        self.metrics.breaker_open.set(0 if self.breaker.state == "closed" else 1)
         return 0

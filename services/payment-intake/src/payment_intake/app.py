@@ -186,7 +186,6 @@ def build_app(
         charge_due=charges.due,
         withdraw_expired=WithdrawExpired(store=store, metrics=metrics),
         switch=switch,
-        breaker=charges.breaker,
         store=store,
         metrics=metrics,
     )
@@ -250,7 +249,6 @@ class _Charges:
     due: ChargeDue | None
     lanes: Lanes[Hand]
     settler: MicroBatcher[Settlement, Charge]
-    breaker: Breaker
     closes: Sequence[Callable[[], Awaitable[None]]]
 
 
@@ -272,6 +270,7 @@ def _charges(
         pause_seconds=settings.charge_breaker_pause_seconds,
         pause_seconds_max=settings.charge_breaker_pause_seconds_max,
     )
+    metrics.charge_breaker_open.set_function(lambda: breaker.state != "closed")
     limit = AdaptiveLimit(
         minimum=1,
         initial=min(4, settings.charge_connections_max),
@@ -341,7 +340,6 @@ def _charges(
         due=due if used else None,
         lanes=lanes,
         settler=settler,
-        breaker=breaker,
         closes=(stripe.close,) if stripe else (),
     )
 

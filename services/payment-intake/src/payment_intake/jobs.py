@@ -12,7 +12,6 @@ from payment_intake.usecases import (
     TurnSwitch,
     WithdrawExpired,
 )
-from shared.work.limit import Breaker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,6 @@ class Jobs:
     """None without a key for the processor: what is asked for then waits, or expires."""
     withdraw_expired: WithdrawExpired
     switch: TurnSwitch
-    breaker: Breaker
     store: Store
     metrics: Metrics
 
@@ -46,11 +44,10 @@ class Jobs:
         return await self.withdraw_expired(now=now, limit=limit)
 
     async def measure_charges_once(self, *, now: datetime) -> int:
-        """Set the gauges of unsettled charges, the switch and the way out; never finds work."""
+        """Set the gauges of unsettled charges and of the switch; never finds work."""
         self.metrics.charge_backlog(await self.store.charge_backlog(now=now))
         self.metrics.charges_paused.set((await self.switch.read()).is_paused)
         self.metrics.charges_possible.set(self.charge_due is not None)
-        self.metrics.charge_breaker_open.set(self.breaker.state != "closed")
         return 0
 
     async def measure_backlog_once(self, *, now: datetime) -> int:
