@@ -103,11 +103,29 @@ class TestBreaker:
 
 
 class TestAdaptiveLimit:
-    def test_gains_one_after_a_full_round_of_answers(self):
+    def test_doubles_with_each_round_of_answers_at_first(self):
         limit = AdaptiveLimit(minimum=1, initial=4, maximum=64)
+        for _ in range(4):
+            limit.succeeded()
+        assert limit.now == 8
+
+    def test_gains_one_a_round_above_half_of_what_was_too_much(self):
+        limit = AdaptiveLimit(minimum=1, initial=8, maximum=64)
+        limit.overloaded()
         for _ in range(5):
             limit.succeeded()
         assert limit.now == 5
+
+    def test_comes_back_from_an_outage_as_fast_as_it_began(self):
+        limit = AdaptiveLimit(minimum=1, initial=64, maximum=64)
+        for _ in range(64):
+            limit.overloaded()
+        assert limit.now == 1
+        for _ in range(31):
+            limit.succeeded()
+        assert limit.now == 32
+        limit.succeeded()
+        assert limit.now == 32
 
     def test_halves_when_the_system_is_overloaded(self):
         limit = AdaptiveLimit(minimum=1, initial=16, maximum=64)

@@ -320,7 +320,14 @@ def prepare_runtime(
     return KafkaRuntime(java=runtime.java, jars=jars, aot_cache=cache)
 
 
-_JVM_OPTIONS = ("-XX:+UseSerialGC", "-Xss512k", "-Djava.awt.headless=true")
+_JVM_OPTIONS = (
+    "-XX:+UseSerialGC",
+    # A local broker does not live long enough to pay for the optimising compiler: without it a
+    # run of 8,000 payments costs it 0.4 instead of 0.7 ms of CPU each, and 35 MB less.
+    "-XX:TieredStopAtLevel=1",
+    "-Xss512k",
+    "-Djava.awt.headless=true",
+)
 
 
 @dataclass(frozen=True, kw_only=True)

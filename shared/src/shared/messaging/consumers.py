@@ -28,10 +28,10 @@ STALLED_SECONDS = 60.0
 """Records that have been fetched and not taken for so long are stalled: likewise."""
 POLL_MS = 1_000
 """How long a consumer waits for a record before FastStream looks around; any record ends it."""
-PACE_SECONDS_EACH = 0.002_5
-PACE_SECONDS_MAX = 0.02
-"""After a batch the next may gather for so long, by how many records it held: next to nothing up
-to some hundred a second. It is the number of requests and transactions that costs, not of records.
+PACE_SECONDS_EACH = 0.010
+PACE_SECONDS_MAX = 0.040
+"""After a batch the next may gather for so long, by how many records it held: nothing below a
+hundred a second. It is the number of requests and transactions that costs, not of records.
 """
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
