@@ -219,7 +219,9 @@ class TestStatements:
         read = {table: after[table][1] - before[table][1] for table in BIG}
         assert all(count < HISTORY / 4 for count in read.values()), read
 
-    @pytest.mark.parametrize("name", ["CLAIM_DUE", "CLAIM_PLANNED", "CLAIM_UNHEARD"])
+    @pytest.mark.parametrize(
+        "name", ["CLAIM_DUE", "CLAIM_PLANNED", "CLAIM_UNHEARD", "CLAIM_UNNOTICED"]
+    )
     async def test_take_the_first_of_many_without_sorting_them(
         self, autopay: Scheduler, rows: SchedulerDatabase, clock: StillClock, name: str
     ) -> None:
@@ -230,13 +232,15 @@ class TestStatements:
         await fill(rows)
         await rows.execute(
             "UPDATE pg_class SET reltuples = 0, relpages = pg_relation_size(oid) / 8192"
-            " WHERE oid IN ('charges'::regclass, 'enrolments'::regclass)"
+            " WHERE oid IN ('charges'::regclass, 'enrolments'::regclass,"
+            " 'announcements'::regclass)"
         )
-        status = {"CLAIM_DUE": "announced", "CLAIM_PLANNED": "planned"}.get(name, "requested")
+        status = {"CLAIM_PLANNED": "planned", "CLAIM_UNHEARD": "requested"}.get(name, "announced")
         await rows.execute("UPDATE charges SET status = $1, act_at = $2", status, clock())
+        await rows.execute("UPDATE announcements SET restate_at = $1", clock())
         before = await scans(rows)
         asked = {"now": clock(), "limit": 10}
-        if name == "CLAIM_UNHEARD":
+        if name in ("CLAIM_UNHEARD", "CLAIM_UNNOTICED"):
             asked |= {"first": 60.0, "cap": 3600.0}
         async with autopay.engine.begin() as connection:
             found = await connection.execute(text(getattr(statements, name).text), asked)

@@ -374,10 +374,11 @@ CLAIM_UNNOTICED = text(
                   * interval '1 second' END
         FROM due WHERE t.charge_id = due.charge_id AND t.version = due.version
         RETURNING t.*
-    )
-    SELECT n.*, {_CHARGE}, {_ENROLMENT} FROM n
-    JOIN autopay_scheduler.charges c ON c.id = n.charge_id
-    JOIN autopay_scheduler.enrolments e ON e.id = c.enrolment_id
+    ), c AS MATERIALIZED (
+        SELECT * FROM autopay_scheduler.charges
+        WHERE id = ANY(ARRAY(SELECT charge_id FROM n WHERE restate_at IS NOT NULL))
+    ), stated AS ({_WITH_ENROLMENTS})
+    SELECT n.*, stated.* FROM n JOIN stated ON stated.c_id = n.charge_id
     WHERE n.restate_at IS NOT NULL
     """  # noqa: S608
 )
