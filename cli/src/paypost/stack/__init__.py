@@ -12,5 +12,6 @@ not even after ``kill -9``.
 | `debian` | programs out of Debian packages, unpacked and not installed |
 | `state` | where a stack lives, its secrets, and its description in `stack.json` |
 | `kafka`, `postgres` | the two servers, each startable by itself |
+| `migrations` | the services' schemas, brought up in one process |
 | `local` | the composition: the only module that sees everything |
 """

@@ -84,7 +84,7 @@ class StackEvent:
     """One step of a stack's start or stop, for whoever draws it.
 
     Attributes:
-        part: the process, or `<service> migrate`, or `topics`.
+        part: the process, or `migrations`, or `topics`.
         phase: where it stands.
         detail: a line for people; may be empty.
         elapsed_seconds: since the whole start or stop began.
@@ -474,9 +474,8 @@ class LocalStack:
                     step("topics", self._create_topics, after=("kafka",))
             if "postgres" in self.parts:
                 step("postgres", self._start_postgres)
-            for name in sorted(self.parts & set(SERVICES)):
-                migrate = f"{name} migrate"
-                step(migrate, partial(self._migrate, name), after=("postgres",))
+            if self.parts & set(SERVICES):
+                step("migrations", self._migrate, after=("postgres",))
             for name in sorted(self.parts & set(COUNTERPARTS)):
                 own_schema = name == "cis"
                 step(
@@ -488,7 +487,7 @@ class LocalStack:
                 step(
                     name,
                     partial(self._start_process, name),
-                    after=("topics", f"{name} migrate"),
+                    after=("topics", "migrations"),
                 )
             done, _ = wait(steps.values(), return_when=FIRST_EXCEPTION)
             for future in done:
@@ -559,10 +558,14 @@ class LocalStack:
         copies = ("--replication-factor", str(self._brokers))
         self._run("topics", "shared.contracts.topics", "--bootstrap", bootstrap, *copies, env={})
 
-    def _migrate(self, service: str) -> None:
-        env = service_environment(service=service, state=self.state)
-        env |= self._environments.get(service, {})
-        self._run(f"{service}-migrate", service.replace("-", "_"), "migrate", env=env)
+    def _migrate(self) -> None:
+        services = sorted(self.parts & set(SERVICES))
+        env: dict[str, str] = {}
+        for service in services:
+            env |= service_environment(service=service, state=self.state)
+            env |= self._environments.get(service, {})
+        packages = [service.replace("-", "_") for service in services]
+        self._run("migrations", "paypost.stack.migrations", *packages, env=env)
 
     def _run(self, name: str, module: str, *arguments: str, env: Environment) -> None:
         """Runs a module of ours to its end, with its output in a log."""
