@@ -1,13 +1,15 @@
 """The inbox and its subscribers on real Kafka: poison, patience, redelivery."""
 
 import asyncio
-from contextlib import asynccontextmanager
+import gc
+from contextlib import asynccontextmanager, contextmanager
 from uuid import uuid4
 
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from faststream.kafka import KafkaMessage, KafkaRouter
+from faststream.message import StreamMessage
 from tests.support.intake_service import eventually_async, records_on
 
 import shared.messaging.consumers
@@ -151,6 +153,20 @@ async def reached(batches: list[list[str]], names: list[str]) -> bool:
     return names in batches
 
 
+@contextmanager
+def collector_off():
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def batches_held() -> set[int]:
+    return {id(each) for each in gc.get_objects() if isinstance(each, StreamMessage)}
+
+
 async def letters(bootstrap: str, account: str):
     records = await records_on(bootstrap=bootstrap, topic=BILLS.dead_letters)
     return [each for each in records if each.key == account.encode()]
@@ -226,6 +242,21 @@ class TestInbox:
         async with service.consuming():
             await service.has_handled(*(f"B-{number}" for number in range(400)))
         assert len(service.batches) < 20
+
+    async def test_lets_go_of_a_batch_without_the_collector(self, topics, account):
+        service = Service(topics, account)
+        await send(topics, bill(account, 1))
+        async with service.consuming():
+            await service.has_handled("B-1")
+            with collector_off():
+                before = batches_held()
+                await send(topics, bill(account, 2))
+                await service.has_handled("B-1", "B-2")
+
+                async def is_let_go() -> bool:
+                    return batches_held() <= before
+
+                await eventually_async(is_let_go)
 
     async def test_ignores_and_counts_types_that_it_does_not_know(self, topics, account):
         unknown = [*headers(2)[:2], ("ce_type", b"bill.celebrated"), ("ce_source", b"/cis")]
