@@ -92,7 +92,8 @@ def spare_the_collector() -> None:
     """Keep the garbage collector off what was built at start and lives for ever: worth 15 %.
 
     Seldom, since each round looks at all that is in hand; yet often enough for what it finds not to
-    pile up: at 50,000 a service holds 5 to 10 MB more, at 5,000 intake takes a tenth less.
+    pile up. Measured while batches waited for it too: at 50,000 a service held 5 to 10 MB more, at
+    5,000 intake took a tenth less.
     """
     gc.collect()
     gc.freeze()
