@@ -200,6 +200,9 @@ class BreakableStore:
                 self.breaks = False
                 raise BrokenOffError
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
 
 class Uncounted:
     """Metrics that nobody reads."""

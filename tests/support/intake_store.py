@@ -172,11 +172,12 @@ class InMemoryUnitOfWork:
     async def save(
         self,
         *,
-        created: Sequence[Payment],
-        changed: Sequence[Payment],
-        removed: Sequence[tuple[Payment, Payment]],
-        movements: Sequence[tuple[Movement, Payment, str]],
-        conflicts: Sequence[RecordedConflict],
+        created: Sequence[Payment] = (),
+        changed: Sequence[Payment] = (),
+        removed: Sequence[tuple[Payment, Payment]] = (),
+        movements: Sequence[tuple[Movement, Payment, str]] = (),
+        conflicts: Sequence[RecordedConflict] = (),
+        records: Sequence[OutboundRecord] = (),
     ) -> None:
         for other, into in removed:
             for reference, payment_id in self._state.references.items():
@@ -201,6 +202,7 @@ class InMemoryUnitOfWork:
             again_at = movement.accepted_at + self._announce_again
             self._state.movements[movement.id] = Held(owned, again_at)
         self._state.conflicts.extend(conflicts)
+        self._state.announced.extend(records)
 
     async def announce(self, records: Sequence[OutboundRecord]) -> None:
         self._state.announced.extend(records)
@@ -326,6 +328,14 @@ class InMemoryStore:
             state = deepcopy(self.state)
             yield InMemoryUnitOfWork(state, self._announce_again)
             self.state = state
+
+    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        async with self.transaction() as unit:
+            return await unit.hear(heard)
+
+    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        async with self.transaction() as unit:
+            return await unit.tell(told)
 
     async def keep_rejected(self, rejected: Rejected) -> None:
         self.state.rejected.append(rejected)

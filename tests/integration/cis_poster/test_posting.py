@@ -17,7 +17,8 @@ from tests.support.poster_database import PosterDatabase, migrate_poster
 from tests.support.reference_cis import API_KEY, ReferenceCis, running_cis
 
 from cis_poster.adapters.cis_http import HttpCisGateway
-from cis_poster.domain import TRANSITIONS, Posting, Status
+from cis_poster.domain import TRANSITIONS, Answer, Attempt, Outcome, Posting, Status
+from cis_poster.ports import Settlement
 from cis_poster.usecases import ManageSuspense
 from shared.clock import utc_now
 
@@ -370,6 +371,63 @@ class TestReversals:
         async with recovering(poster):
             await eventually(lambda: posted(world, account, 3))
         assert world.cis.posted(account) == [str(p.id) for p in (payment, early, late)]
+
+
+class TestSettling:
+    async def test_states_in_the_order_given_and_nothing_of_what_another_holds(
+        self, world: World
+    ) -> None:
+        one, other = world.instance(), world.instance()
+        postings = [a_posting(account_id=each) for each in world.accounts(3)]
+        # Locked in the order of their ids, and stated in the other one.
+        paid, refused, foreign = sorted(postings, key=lambda each: each.id)
+        reversal = a_reversal(paid)
+
+        async def take(poster: Poster, *postings: Posting) -> list[Attempt]:
+            taken = await poster.postings.take(
+                postings, now=utc_now(), hold=False, lanes_held=NoLanes()
+            )
+            return list(taken.attempts)
+
+        assert await take(one, reversal) == []
+        attempts = await take(one, refused, paid) + await take(other, foreign)
+        settled = await one.postings.settle(
+            [
+                settlement(attempts[0], Status.SUSPENDED),
+                settlement(attempts[1], Status.POSTED),
+                settlement(attempts[2], Status.SUSPENDED),
+            ]
+        )
+        stated = await world.rows.facts()
+        assert [kind for kind, _ in stated] == ["posting.suspended", "posting.posted"]
+        assert [row.record.key for row in settled] == [
+            str(each.account_id).encode() for each in (refused, paid)
+        ]
+        assert await world.rows.statuses(paid, refused, foreign, reversal) == [
+            *("posted", "suspended", "attempting", "due")
+        ]
+        failures = await world.rows.fetch("SELECT posting_id FROM failed_attempts")
+        assert [row["posting_id"] for row in failures] == [refused.id]
+        await other.postings.release(attempts[2:], now=utc_now())
+
+
+def settlement(attempt: Attempt, status: Status) -> Settlement:
+    """A posting's outcome, as `Attempting` would have it."""
+    is_posted = status is Status.POSTED
+    return Settlement(
+        attempt=attempt,
+        answer=Answer(
+            outcome=Outcome.APPLIED if is_posted else Outcome.REFUSED,
+            cis_reference="C-1" if is_posted else None,
+            balance_cents=0 if is_posted else None,
+        ),
+        status=status,
+        reason=None if is_posted else "account_closed",
+        due_at=utc_now(),
+        at=utc_now(),
+        duration_ms=1,
+        states_deferral=False,
+    )
 
 
 class TestSuspense:

@@ -86,7 +86,7 @@ class TestConcurrentTakers:
                 [payment] = await unit.lock_payments([("stripe", "pi_1"), ("stripe", "ch_1")])
                 await take(rows, incoming(refund, event_id="e2"))
                 named = replace(payment, references=frozenset({"pi_1", "ch_1"}))
-                await unit.save(created=[], changed=[named], removed=[], movements=[], conflicts=[])
+                await unit.save(changed=[named])
         await take(rows, incoming(CAPTURED, event_id="e3"))
         assert sorted(fact for fact, _ in await rows.facts()) == [
             "payment.accepted",

@@ -257,13 +257,16 @@ class UnitOfWork(Protocol):
     async def save(
         self,
         *,
-        created: Sequence[Payment],
-        changed: Sequence[Payment],
-        removed: Sequence[tuple[Payment, Payment]],
-        movements: Sequence[tuple[Movement, Payment, str]],
-        conflicts: Sequence[RecordedConflict],
+        created: Sequence[Payment] = (),
+        changed: Sequence[Payment] = (),
+        removed: Sequence[tuple[Payment, Payment]] = (),
+        movements: Sequence[tuple[Movement, Payment, str]] = (),
+        conflicts: Sequence[RecordedConflict] = (),
+        records: Sequence[OutboundRecord] = (),
     ) -> None:
         """Write what was decided; `removed` are payments merged into another one.
+
+        Records become outbox rows, which are offered for announcement after the commit.
 
         Raises:
             ConcurrentTakeError: somebody else has just given one of the names to a payment.
@@ -272,14 +275,6 @@ class UnitOfWork(Protocol):
 
     async def announce(self, records: Sequence[OutboundRecord]) -> None:
         """Write outbox rows; they are offered for announcement after the commit."""
-        ...
-
-    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
-        """Apply what was stated about movements; return those that are newly on the ledger."""
-        ...
-
-    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
-        """Apply that customers were told; return the movements of which that is news."""
         ...
 
     async def claim_unfinished(
@@ -299,6 +294,17 @@ class Store(Protocol):
     """Where payment-intake keeps what it knows."""
 
     def transaction(self) -> AbstractAsyncContextManager[UnitOfWork]: ...
+
+    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        """Apply what was stated about movements; return those that are newly on the ledger.
+
+        Broken off, it may have applied a part: the same again applies the rest.
+        """
+        ...
+
+    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        """Apply that customers were told; return the movements of which that is news."""
+        ...
 
     async def keep_rejected(self, rejected: Rejected) -> None: ...
 

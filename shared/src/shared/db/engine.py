@@ -102,6 +102,22 @@ async def transaction(
         yield connection
 
 
+@asynccontextmanager
+async def one_statement(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Open a session in which each statement is a transaction by itself.
+
+    It saves the round trips of BEGIN and COMMIT, which are two of three where a single statement
+    does all. What has to hold together in several belongs into `transaction`.
+
+    Raises:
+        DatabaseUnavailableError: nothing was committed (or its answer was lost); do it again.
+    """
+    with_errors = database_errors()
+    async with with_errors, engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        yield connection
+
+
 async def driver_session(connection: AsyncConnection) -> Any:
     """Return asyncpg's own session, inside the transaction that a first statement has opened.
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.db.engine import transaction
+from shared.db.engine import one_statement
 from shared.errors import TransientError
 
 CHECK_SECONDS_MAX = 2.0
@@ -17,7 +17,7 @@ def database_check(engine: AsyncEngine) -> Callable[[], Awaitable[str | None]]:
 
     async def check() -> str | None:
         try:
-            async with asyncio.timeout(CHECK_SECONDS_MAX), transaction(engine) as connection:
+            async with asyncio.timeout(CHECK_SECONDS_MAX), one_statement(engine) as connection:
                 await connection.execute(text("SELECT 1"))
         except (TransientError, TimeoutError) as error:
             return f"the database does not answer: {type(error).__name__}"

@@ -28,10 +28,10 @@ STALLED_SECONDS = 60.0
 """Records that have been fetched and not taken for so long are stalled: likewise."""
 POLL_MS = 1_000
 """How long a consumer waits for a record before FastStream looks around; any record ends it."""
-PACE_SECONDS_EACH = 0.010
-PACE_SECONDS_MAX = 0.040
-"""After a batch the next may gather for so long, by how many records it held: nothing below a
-hundred a second. It is the number of requests and transactions that costs, not of records.
+PACES_SECONDS = ((0.010, 0.040), (0.005, 0.100))
+"""For how long the next batch may gather after one: so much for each of its records, so much at
+most; whichever is longer. That is nothing below a hundred records a second, 40 ms from there on
+and 100 ms from two hundred on, when it is the number of requests and transactions that costs.
 """
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
@@ -87,7 +87,7 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         )
         self.pause(*self.assignment())
         count = sum(map(len, found.values()))
-        self._next_poll_at = now() + min(PACE_SECONDS_MAX, count * PACE_SECONDS_EACH)
+        self._next_poll_at = now() + max(min(most, count * each) for each, most in PACES_SECONDS)
         self._in_hand = {
             partition: OffsetAndMetadata(records[-1].offset + 1, "")
             for partition, records in found.items()

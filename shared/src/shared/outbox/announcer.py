@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.contracts.wire import OutboundRecord
-from shared.db.engine import transaction
+from shared.db.engine import one_statement, transaction
 from shared.errors import TransientError
 from shared.outbox.table import Outbox, OutboxRow
 
@@ -113,7 +113,7 @@ class Announcer:
                 self._fall_behind()
                 # What waits is measured while it waits: that is when somebody wants to know.
                 with suppress(TransientError):
-                    await self._measure()
+                    await self._oldest_age_seconds()
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, RETRY_SECONDS_MAX)
                 continue
@@ -157,7 +157,7 @@ class Announcer:
     async def _delete_acknowledged(self) -> None:
         self._deleted_at = _now()
         if done := self._acknowledged[:]:
-            async with transaction(self._engine) as connection:
+            async with one_statement(self._engine) as connection:
                 await self._outbox.delete(connection, done)
             deleted = set(done)
             self._acknowledged = [each for each in self._acknowledged if each not in deleted]
@@ -179,13 +179,16 @@ class Announcer:
             await self._delete_acknowledged()
         is_idle = not self._queue
         age_seconds = SWEEP_INTERVAL_SECONDS if is_idle else self._stray_seconds
-        await self._announce_stored(older_than_seconds=age_seconds)
-        await self._measure()
+        if await self._oldest_age_seconds() >= age_seconds:
+            await self._announce_stored(older_than_seconds=age_seconds)
+            await self._oldest_age_seconds()
 
-    async def _measure(self) -> None:
-        async with transaction(self._engine) as connection:
-            depth, oldest_age_seconds = await self._outbox.depth(connection)
-        self._metrics.outbox(depth=depth, oldest_age_seconds=oldest_age_seconds)
+    async def _oldest_age_seconds(self) -> float:
+        """Measure what waits; 0 where nothing does."""
+        async with one_statement(self._engine) as connection:
+            depth, age_seconds = await self._outbox.depth(connection)
+        self._metrics.outbox(depth=depth, oldest_age_seconds=age_seconds)
+        return age_seconds
 
     async def _announce_stored(self, *, older_than_seconds: float) -> bool:
         """Announce one batch from the table; return whether there may be more."""

@@ -4,8 +4,9 @@ Invariant: a row exists from the commit of what it states until a broker has ack
 Rows are never updated, so that the table stays a short queue and vacuum has little to do.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 from sqlalchemy import (
@@ -25,12 +26,13 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.contracts.wire import OutboundRecord
-from shared.db.bulk import insert_rows
+from shared.db.bulk import arrays, insert_rows
 
 DEPTH_COUNTED_MAX = 10_000
 """The backlog is measured every second: counting further would cost more than it tells."""
 
-_COLUMNS = ("topic", "key", "value", "headers")
+OUTBOX_COLUMNS = ("topic", "key", "value", "headers")
+"""What a row holds of its record; `outbox_values` gives it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +57,27 @@ def outbox_table(metadata: MetaData) -> Table:
     )
 
 
+def outbox_values(record: OutboundRecord) -> Mapping[str, Any]:
+    """Return a record as the outbox's columns hold it."""
+    return {
+        "topic": record.topic,
+        "key": record.key,
+        "value": record.value,
+        "headers": _pack(record),
+    }
+
+
+def outbox_rows(ids: Sequence[int], records: Sequence[OutboundRecord]) -> list[OutboxRow]:
+    """Return the rows that were inserted for these records, whose ids came in their order."""
+    return [OutboxRow(id=row_id, record=each) for row_id, each in zip(ids, records, strict=True)]
+
+
 class Outbox:
     """Writes, reads and deletes outbox rows inside the caller's transaction."""
 
     def __init__(self, *, table: Table) -> None:
-        self._insert = insert_rows(table, _COLUMNS, returning="id")
+        self.table = table
+        self._insert = insert_rows(table, OUTBOX_COLUMNS, returning="id")
         self._oldest = (
             select(table.c.id, table.c.topic, table.c.key, table.c.value, table.c.headers)
             # The database's own clock on both sides: a skewed host neither hides nor hurries rows.
@@ -86,19 +104,9 @@ class Outbox:
         """Insert the records in their order and return them with their ids."""
         if not records:
             return []
-        result = await connection.execute(
-            self._insert,
-            {
-                "topic": [record.topic for record in records],
-                "key": [record.key for record in records],
-                "value": [record.value for record in records],
-                "headers": [_pack(record) for record in records],
-            },
-        )
-        ids = result.scalars().all()
-        return [
-            OutboxRow(id=row_id, record=record) for row_id, record in zip(ids, records, strict=True)
-        ]
+        values = arrays(map(outbox_values, records), OUTBOX_COLUMNS)
+        result = await connection.execute(self._insert, values)
+        return outbox_rows(result.scalars().all(), records)
 
     async def claim(
         self, connection: AsyncConnection, *, older_than_seconds: float, limit: int

@@ -29,8 +29,9 @@ from shared.contracts.postings import (
 )
 from shared.contracts.streams import POSTINGS
 from shared.contracts.wire import OutboundRecord, encode
-from shared.db.bulk import arrays, insert_rows, update_rows
-from shared.db.engine import transaction
+from shared.db.bulk import arrays, insert_rows
+from shared.db.engine import one_statement, transaction
+from shared.outbox.settling import Settling
 from shared.outbox.table import Outbox, OutboxRow
 
 _RECHECK = timedelta(seconds=1)
@@ -79,14 +80,14 @@ _SETTLED_COLUMNS = (
     "balance_after_cents",
     "settled_at",
 )
-_SETTLE = update_rows(
-    postings,
-    key="id",
-    columns=_SETTLED_COLUMNS,
-    also_set="lease_owner = NULL",
-    where="t.status = 'attempting' AND t.lease_owner = :owner",
-    returning="t.id",
-)
+# What a payment on the ledger wakes is seen as it was when the statement began: a reversal that is
+# being taken at that moment is found by `wake_waiting`.
+_WAKE_PAID = """
+    UPDATE cis_poster.postings w SET status = 'due', due_at = :now, account_id = s.account_id
+    FROM settled s
+    WHERE s.kind = 'payment' AND s.status = 'posted' AND w.status = 'waiting'
+      AND w.payment_id = s.id
+"""
 _FAILURE_COLUMNS = ("posting_id", "at", "outcome", "reason", "duration_ms")
 _INSERT_FAILURES = insert_rows(failed_attempts, _FAILURE_COLUMNS)
 
@@ -167,15 +168,6 @@ _RELEASE = text(
     WHERE id = ANY(:ids) AND status = 'attempting' AND lease_owner = :owner
     """
 )
-_WAKE_PAID = text(
-    """
-    UPDATE cis_poster.postings w
-    SET status = 'due', due_at = :now, account_id = p.account_id
-    FROM cis_poster.postings p
-    WHERE p.id = w.payment_id AND p.status = 'posted' AND w.status = 'waiting'
-      AND w.payment_id = ANY(:payments)
-    """
-)
 _WAKE_DECIDED = text(
     """
     UPDATE cis_poster.postings w SET
@@ -215,6 +207,15 @@ class SqlPostings:
     ) -> None:
         self._engine = engine
         self._outbox = outbox
+        self._settling = Settling(
+            outbox=outbox,
+            table=postings,
+            columns=_SETTLED_COLUMNS,
+            also_set="lease_owner = NULL",
+            where="t.status = 'attempting' AND t.lease_owner = :owner",
+            then=_WAKE_PAID,
+            seen_then=("kind", "account_id", "status"),
+        )
         self._owner = owner
         self._lease = timedelta(seconds=lease_seconds)
 
@@ -279,7 +280,7 @@ class SqlPostings:
         ]
 
     async def release(self, attempts: Sequence[Attempt], *, now: datetime) -> None:
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             await connection.execute(
                 _RELEASE,
                 {
@@ -291,31 +292,19 @@ class SqlPostings:
             )
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[OutboxRow]:
-        # By id, as whoever waits for payments that are being settled locks them.
-        in_order = sorted(settlements, key=lambda settlement: settlement.attempt.posting.id)
-        rows = [_settled_row(settlement) for settlement in in_order]
-        async with transaction(self._engine) as connection:
-            result = await connection.execute(
-                _SETTLE, {**arrays(rows, ("id", *_SETTLED_COLUMNS)), "owner": self._owner}
+        failed = [each for each in settlements if _is_failure(each)]
+        opened = transaction if failed else one_statement
+        async with opened(self._engine) as connection:
+            ours, rows = await self._settling.run(
+                connection,
+                [(_settled_row(each), _record_of(each)) for each in settlements],
+                owner=self._owner,
+                now=settlements[0].at,
             )
-            ours = set(result.scalars())
-            settled = [s for s in settlements if s.attempt.posting.id in ours]
-            failures = [_failure(s) for s in settled if _is_failure(s)]
+            failures = [_failure(each) for each in failed if each.attempt.posting.id in ours]
             if failures:
                 await connection.execute(_INSERT_FAILURES, arrays(failures, _FAILURE_COLUMNS))
-            paid = [
-                s.attempt.posting.id
-                for s in settled
-                if s.status is Status.POSTED and s.attempt.posting.kind is Kind.PAYMENT
-            ]
-            if paid:
-                await connection.execute(_WAKE_PAID, {"payments": paid, "now": settlements[0].at})
-            facts = [
-                (fact, settlement.attempt.posting.traceparent)
-                for settlement in settled
-                if (fact := _fact_of(settlement)) is not None
-            ]
-            return await self._outbox.append(connection, _records(facts))
+        return rows
 
     async def wake_waiting(self, *, now: datetime, limit: int) -> int:
         async with transaction(self._engine) as connection:
@@ -335,7 +324,7 @@ class SqlPostings:
             .order_by(postings.c.settled_at)
             .limit(limit)
         )
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             return [
                 Suspended(
                     id=row.id,
@@ -397,7 +386,7 @@ class SqlPostings:
 
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
         statuses = sorted(str(status) for status in UNSETTLED)
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             result = await connection.execute(_BACKLOG, {"statuses": statuses, "now": now})
             return [(row[0], int(row[1]), float(row[2])) for row in result]
 
@@ -590,6 +579,13 @@ def _fact_of(settlement: Settlement) -> Fact | None:
             deferred_at=settlement.at,
         )
     return None
+
+
+def _record_of(settlement: Settlement) -> OutboundRecord | None:
+    fact = _fact_of(settlement)
+    if fact is None:
+        return None
+    return encode(fact, stream=POSTINGS, traceparent=settlement.attempt.posting.traceparent)
 
 
 def _restate(row: Row[Any]) -> Fact | None:

@@ -38,8 +38,9 @@ from shared.contracts.notifications import (
 from shared.contracts.streams import NOTIFICATIONS
 from shared.contracts.wire import OutboundRecord, describe, encode
 from shared.db.bulk import arrays, insert_rows, update_rows
-from shared.db.engine import transaction
+from shared.db.engine import one_statement, transaction
 from shared.ids import uuid7
+from shared.outbox.settling import Settling
 from shared.outbox.table import Outbox, OutboxRow
 
 _log = structlog.get_logger(__name__)
@@ -76,14 +77,6 @@ _SETTLED_COLUMNS = (
     "lease",
     "message_id",
     "settled_at",
-)
-# A mail that was sent is sent, whoever holds the lease by now; anything else is for the holder.
-_SETTLE = update_rows(
-    notifications,
-    key="id",
-    columns=_SETTLED_COLUMNS,
-    where="t.status = 'sending' AND (t.lease = r.lease OR r.status = 'sent')",
-    returning="t.id",
 )
 _RELEASE = update_rows(
     notifications,
@@ -178,6 +171,14 @@ class SqlNotifications:
     ) -> None:
         self._engine = engine
         self._outbox = outbox
+        self._settling = Settling(
+            outbox=outbox,
+            table=notifications,
+            columns=_SETTLED_COLUMNS,
+            # A mail that was sent is sent, whoever holds the lease by now; anything else is for
+            # the holder.
+            where="t.status = 'sending' AND (t.lease = r.lease OR r.status = 'sent')",
+        )
         self._lease = timedelta(seconds=lease_seconds)
         self._new_lease = new_lease
 
@@ -187,28 +188,33 @@ class SqlNotifications:
         # The same fact may have come twice in one batch.
         wanted = list({notification.id: notification for notification in batch}.values())
         lease = self._new_lease()
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
+            # Nothing is locked by these: they would see no more inside the transaction below.
             recipients = await _recipients(connection, wanted)
             superseded = await _superseded(connection, wanted)
-            skips: dict[UUID, SkipReason] = {}
-            rows: dict[UUID, Mapping[str, Any]] = {}
-            contacts_of: dict[UUID, Contact | None] = {}
-            for each in wanted:
-                recipient = recipients.get(each.account_id or "", _NOBODY)
-                contact = addressee(notification=each, contact=recipient.contact)
-                contacts_of[each.id] = contact
-                reason = skip_reason(notification=each, contact=contact)
-                if reason is None and each.id in superseded:
-                    reason = "superseded"
-                if reason is not None:
-                    skips[each.id] = reason
-                    rows[each.id] = _new_row(each, now, Status.SKIPPED, reason=reason)
-                elif hold or _is_behind(each, recipient, lanes_held):
-                    rows[each.id] = _new_row(each, now, Status.DUE)
-                else:
-                    rows[each.id] = _new_row(
-                        each, now, Status.SENDING, lease=lease, due_at=now + self._lease
-                    )
+        skips: dict[UUID, SkipReason] = {}
+        rows: dict[UUID, Mapping[str, Any]] = {}
+        contacts_of: dict[UUID, Contact | None] = {}
+        for each in wanted:
+            recipient = recipients.get(each.account_id or "", _NOBODY)
+            contact = addressee(notification=each, contact=recipient.contact)
+            contacts_of[each.id] = contact
+            reason = skip_reason(notification=each, contact=contact)
+            if reason is None and each.id in superseded:
+                reason = "superseded"
+            if reason is not None:
+                skips[each.id] = reason
+                rows[each.id] = _new_row(each, now, Status.SKIPPED, reason=reason)
+            elif hold or _is_behind(each, recipient, lanes_held):
+                rows[each.id] = _new_row(each, now, Status.DUE)
+            else:
+                rows[each.id] = _new_row(
+                    each, now, Status.SENDING, lease=lease, due_at=now + self._lease
+                )
+        # Without a fact to state of it, a notification is taken by one statement. What else may
+        # follow says again what is settled, and is asked for anew where it comes to nothing.
+        opened = transaction if skips else one_statement
+        async with opened(self._engine) as connection:
             inserted = await _insert(connection, list(rows.values()))
             new = [each for each in wanted if each.id in inserted]
             skipped = [each for each in new if each.id in skips]
@@ -295,7 +301,7 @@ class SqlNotifications:
         )
 
     async def release(self, attempts: Sequence[Attempt], *, now: datetime) -> None:
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             await connection.execute(
                 _RELEASE,
                 {
@@ -306,24 +312,20 @@ class SqlNotifications:
             )
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[OutboxRow]:
-        rows = [_settled_row(settlement) for settlement in settlements]
-        async with transaction(self._engine) as connection:
-            result = await connection.execute(_SETTLE, arrays(rows, ("id", *_SETTLED_COLUMNS)))
-            ours = set(result.scalars())
-            settled = [each for each in settlements if each.attempt.notification.id in ours]
-            failures = [_failure(each) for each in settled if _is_failure(each)]
+        failed = [each for each in settlements if _is_failure(each)]
+        opened = transaction if failed else one_statement
+        async with opened(self._engine) as connection:
+            ours, rows = await self._settling.run(
+                connection, [(_settled_row(each), _record_of(each)) for each in settlements]
+            )
+            failures = [_failure(each) for each in failed if each.attempt.notification.id in ours]
             if failures:
                 await connection.execute(_INSERT_FAILURES, arrays(failures, _FAILURE_COLUMNS))
-            records = [
-                _record(fact, each.attempt.notification)
-                for each in settled
-                if (fact := _fact_of(each)) is not None
-            ]
-            return await self._outbox.append(connection, records)
+        return rows
 
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
         statuses = sorted(str(status) for status in UNSETTLED)
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             result = await connection.execute(_BACKLOG, {"statuses": statuses, "now": now})
             return [(row[0], int(row[1]), float(row[2])) for row in result]
 
@@ -336,7 +338,7 @@ class SqlContacts:
 
     async def keep(self, stated: Sequence[Contact]) -> int:
         rows = [{name: getattr(each, name) for name in _CONTACT_COLUMNS} for each in stated]
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             result = await connection.execute(_KEEP, arrays(rows, _CONTACT_COLUMNS))
             return int(result.rowcount)
 
@@ -498,6 +500,11 @@ def _fact_of(settlement: Settlement) -> Fact | None:
             )
         case _:
             return None
+
+
+def _record_of(settlement: Settlement) -> OutboundRecord | None:
+    fact = _fact_of(settlement)
+    return None if fact is None else _record(fact, settlement.attempt.notification)
 
 
 def _restate(row: Row[Any]) -> Fact | None:

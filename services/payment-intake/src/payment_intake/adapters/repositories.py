@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, bindparam, func, insert, select, text, tuple_
+from sqlalchemy import Row, TextClause, bindparam, func, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from payment_intake.adapters.charge_rows import SqlCharges
@@ -44,8 +44,8 @@ from payment_intake.ports import (
 from payment_intake.usecases import ConcurrentTakeError
 from shared.contracts.wire import OutboundRecord
 from shared.db.bulk import arrays, insert_rows, update_rows
-from shared.db.engine import transaction
-from shared.outbox.table import Outbox, OutboxRow
+from shared.db.engine import one_statement, transaction
+from shared.outbox.table import OUTBOX_COLUMNS, Outbox, OutboxRow, outbox_rows, outbox_values
 
 _EVENT_COLUMNS = (
     "source",
@@ -114,15 +114,8 @@ _PAYMENT_COLUMNS = (
     "failed_at",
     "traceparent",
 )
-_INSERT_PAYMENTS = insert_rows(payments, _PAYMENT_COLUMNS)
 _UPDATE_PAYMENTS = update_rows(payments, key="id", columns=_PAYMENT_COLUMNS[1:])
 _REFERENCE_COLUMNS = ("processor", "reference", "payment_id")
-_INSERT_REFERENCES = insert_rows(
-    payment_references,
-    _REFERENCE_COLUMNS,
-    on_conflict="(processor, reference) DO NOTHING",
-    returning="reference",
-)
 _REPOINT_REFERENCES = text(
     """
     UPDATE payment_intake.payment_references SET payment_id = :into WHERE payment_id = :other
@@ -143,7 +136,6 @@ _MOVEMENT_COLUMNS = (
     "announce_at",
     "traceparent",
 )
-_INSERT_MOVEMENTS = insert_rows(movements, _MOVEMENT_COLUMNS)
 _CONFLICT_COLUMNS = ("kind", "source", "event_id", "payment_id", "detail", "at")
 _INSERT_CONFLICTS = insert_rows(conflicts, _CONFLICT_COLUMNS)
 
@@ -235,14 +227,41 @@ _BACKLOG = text(
 )
 
 
+def _keep_new(outbox: Outbox) -> TextClause:
+    """Return the one statement that inserts what a batch has brought, each part maybe empty."""
+    new_payments = insert_rows(payments, _PAYMENT_COLUMNS, prefix="payment_")
+    new_names = insert_rows(
+        payment_references,
+        _REFERENCE_COLUMNS,
+        on_conflict="(processor, reference) DO NOTHING",
+        returning="1",
+        prefix="name_",
+    )
+    new_movements = insert_rows(movements, _MOVEMENT_COLUMNS, prefix="movement_")
+    stated = insert_rows(outbox.table, OUTBOX_COLUMNS, returning="id", prefix="fact_")
+    return text(
+        f"""
+        WITH paid AS ({new_payments.text}), moved AS ({new_movements.text}),
+             named AS ({new_names.text}), stated AS ({stated.text})
+        SELECT (SELECT count(*) FROM named) AS named, ARRAY(SELECT id FROM stated) AS stated
+        """  # noqa: S608
+    )
+
+
 class SqlUnitOfWork:
     """See `payment_intake.ports.UnitOfWork`."""
 
     def __init__(
-        self, *, connection: AsyncConnection, outbox: Outbox, announce_again: timedelta
+        self,
+        *,
+        connection: AsyncConnection,
+        outbox: Outbox,
+        keep_new: TextClause,
+        announce_again: timedelta,
     ) -> None:
         self._connection = connection
         self._outbox = outbox
+        self._keep_new = keep_new
         self._announce_again = announce_again
         self._known: set[Reference] = set()
         self.charges = SqlCharges(connection=connection)
@@ -287,32 +306,41 @@ class SqlUnitOfWork:
     async def save(
         self,
         *,
-        created: Sequence[Payment],
-        changed: Sequence[Payment],
-        removed: Sequence[tuple[Payment, Payment]],
-        movements: Sequence[tuple[Movement, Payment, str]],
-        conflicts: Sequence[RecordedConflict],
+        created: Sequence[Payment] = (),
+        changed: Sequence[Payment] = (),
+        removed: Sequence[tuple[Payment, Payment]] = (),
+        movements: Sequence[tuple[Movement, Payment, str]] = (),
+        conflicts: Sequence[RecordedConflict] = (),
+        records: Sequence[OutboundRecord] = (),
     ) -> None:
         run = self._connection.execute
-        if created:
-            await run(_INSERT_PAYMENTS, arrays(map(_payment_row, created), _PAYMENT_COLUMNS))
         if changed:
             await run(_UPDATE_PAYMENTS, arrays(map(_payment_row, changed), _PAYMENT_COLUMNS))
         for other, into in removed:
             # The other was only a name of the same payment; its row stays, found by nobody.
             await run(_REPOINT_REFERENCES, {"into": into.id, "other": other.id})
-        await self._name(created, changed)
-        if movements:
-            rows = [
-                _movement_row(movement, payment, traceparent, self._announce_again)
-                for movement, payment, traceparent in movements
-            ]
-            await run(_INSERT_MOVEMENTS, arrays(rows, _MOVEMENT_COLUMNS))
         if conflicts:
             await run(_INSERT_CONFLICTS, arrays(map(_conflict_row, conflicts), _CONFLICT_COLUMNS))
+        names = self._new_names((*created, *changed))
+        if not (created or names or movements or records):
+            return
+        moved = [_movement_row(*each, self._announce_again) for each in movements]
+        found = await run(
+            self._keep_new,
+            {
+                **arrays(map(_payment_row, created), _PAYMENT_COLUMNS, prefix="payment_"),
+                **arrays(names, _REFERENCE_COLUMNS, prefix="name_"),
+                **arrays(moved, _MOVEMENT_COLUMNS, prefix="movement_"),
+                **arrays(map(outbox_values, records), OUTBOX_COLUMNS, prefix="fact_"),
+            },
+        )
+        named, stated = found.one()
+        if named < len(names):
+            raise ConcurrentTakeError("a payment of this batch was named by somebody else")
+        self.rows += outbox_rows(stated, records)
 
     async def announce(self, records: Sequence[OutboundRecord]) -> None:
-        self.rows.extend(await self._outbox.append(self._connection, records))
+        self.rows += await self._outbox.append(self._connection, records)
 
     async def payments_of(self, references: Sequence[Reference]) -> Sequence[Payment]:
         named = await self._connection.execute(
@@ -339,39 +367,6 @@ class SqlUnitOfWork:
             {"ids": list(by_id)},
         )
         return [_owned_movement(row, by_id[row.payment_id]) for row in rows]
-
-    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
-        # One statement updates a row once: of several facts about it, the later ones follow.
-        newly = []
-        for batch in _one_each(heard):
-            result = await self._connection.execute(
-                _HEAR,
-                {
-                    "ids": [each.movement_id for each in batch],
-                    "statuses": [each.status for each in batch],
-                    "ats": [each.at for each in batch],
-                    "reasons": [each.reason for each in batch],
-                    "cis_references": [each.cis_reference for each in batch],
-                    "balances": [each.balance_after_cents for each in batch],
-                },
-            )
-            newly += [
-                (row.id, MovementKind(row.kind), row.accepted_at) for row in result if row.newly
-            ]
-        return newly
-
-    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
-        result = await self._connection.execute(
-            _TELL,
-            {
-                "movement_ids": [each.movement_id for each in told],
-                "payment_ids": [each.payment_id for each in told],
-                "kinds": [each.kind for each in told],
-                "ats": [each.at for each in told],
-                "outcomes": [each.outcome for each in told],
-            },
-        )
-        return [(row.id, MovementKind(row.kind), row.accepted_at) for row in result]
 
     async def claim_unfinished(
         self, *, now: datetime, limit: int, first_seconds: float, cap_seconds: float
@@ -400,26 +395,18 @@ class SqlUnitOfWork:
         by_id = {p.id: p for p in await _payments(self._connection, found.all())}
         return [_owned_movement(row, by_id[row.payment_id]) for row in rows]
 
-    async def _name(self, created: Sequence[Payment], changed: Sequence[Payment]) -> None:
+    def _new_names(self, saved: Sequence[Payment]) -> list[Mapping[str, Any]]:
+        # In one order for all, so that two takers of the same names never wait in a circle.
         new = {
             (payment.processor, reference): payment.id
-            for payment in (*created, *changed)
+            for payment in saved
             for reference in payment.references
             if (payment.processor, reference) not in self._known
         }
-        if not new:
-            return
-        rows = sorted(new.items())
-        result = await self._connection.execute(
-            _INSERT_REFERENCES,
-            {
-                "processor": [processor for (processor, _), _ in rows],
-                "reference": [reference for (_, reference), _ in rows],
-                "payment_id": [payment_id for _, payment_id in rows],
-            },
-        )
-        if len(result.all()) < len(rows):
-            raise ConcurrentTakeError("a payment of this batch was named by somebody else")
+        return [
+            {"processor": processor, "reference": reference, "payment_id": payment_id}
+            for (processor, reference), payment_id in sorted(new.items())
+        ]
 
 
 class SqlStore:
@@ -435,6 +422,7 @@ class SqlStore:
     ) -> None:
         self._engine = engine
         self._outbox = outbox
+        self._keep_new = _keep_new(outbox)
         self._announce = announce
         self._announce_again = timedelta(seconds=announce_again_seconds)
 
@@ -442,13 +430,47 @@ class SqlStore:
     async def transaction(self) -> AsyncIterator[SqlUnitOfWork]:
         async with transaction(self._engine) as connection:
             unit = SqlUnitOfWork(
-                connection=connection, outbox=self._outbox, announce_again=self._announce_again
+                connection=connection,
+                outbox=self._outbox,
+                keep_new=self._keep_new,
+                announce_again=self._announce_again,
             )
             yield unit
         self._announce.offer(unit.rows)
 
+    async def hear(self, heard: Sequence[Heard]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        # One statement updates a row once: of several facts about it, the later ones follow.
+        newly = []
+        for batch in _one_each(heard):
+            said = {
+                "ids": [each.movement_id for each in batch],
+                "statuses": [each.status for each in batch],
+                "ats": [each.at for each in batch],
+                "reasons": [each.reason for each in batch],
+                "cis_references": [each.cis_reference for each in batch],
+                "balances": [each.balance_after_cents for each in batch],
+            }
+            async with one_statement(self._engine) as connection:
+                result = await connection.execute(_HEAR, said)
+            newly += [
+                (row.id, MovementKind(row.kind), row.accepted_at) for row in result if row.newly
+            ]
+        return newly
+
+    async def tell(self, told: Sequence[Told]) -> Sequence[tuple[UUID, MovementKind, datetime]]:
+        said = {
+            "movement_ids": [each.movement_id for each in told],
+            "payment_ids": [each.payment_id for each in told],
+            "kinds": [each.kind for each in told],
+            "ats": [each.at for each in told],
+            "outcomes": [each.outcome for each in told],
+        }
+        async with one_statement(self._engine) as connection:
+            result = await connection.execute(_TELL, said)
+        return [(row.id, MovementKind(row.kind), row.accepted_at) for row in result]
+
     async def keep_rejected(self, rejected: Rejected) -> None:
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             await connection.execute(
                 insert(rejections).values(
                     id=rejected.id,
@@ -462,7 +484,7 @@ class SqlStore:
 
     async def rejections(self, *, limit: int) -> Sequence[Rejected]:
         statement = select(rejections).order_by(rejections.c.id.desc()).limit(limit)
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             return [
                 Rejected(
                     id=row.id,
@@ -506,7 +528,7 @@ class SqlStore:
 
     async def backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
         statuses = sorted(str(status) for status in MovementStatus if status not in ENDED)
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             result = await connection.execute(_BACKLOG, {"statuses": statuses, "now": now})
             return [(row[0], int(row[1]), float(row[2])) for row in result]
 
@@ -529,7 +551,7 @@ class SqlStore:
             )
 
     async def charge_backlog(self, *, now: datetime) -> Sequence[tuple[str, int, float]]:
-        async with transaction(self._engine) as connection:
+        async with one_statement(self._engine) as connection:
             return await SqlCharges(connection=connection).backlog(now=now)
 
     async def _views(self, statement: Any) -> list[PaymentView]:

@@ -213,9 +213,7 @@ class _Heeding:
         if changed:
             await self._unit.charges.save(changed)
         if self._conflicts:
-            await self._unit.save(
-                created=(), changed=(), removed=(), movements=(), conflicts=self._conflicts
-            )
+            await self._unit.save(conflicts=self._conflicts)
         stated = [self._charges[charge_id] for charge_id in self._restated]
         await self._state(stated)
 

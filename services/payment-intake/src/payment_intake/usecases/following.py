@@ -25,8 +25,7 @@ class FollowMovements:
     metrics: IntakeMetrics
 
     async def hear(self, heard: Sequence[Heard]) -> None:
-        async with self.store.transaction() as unit:
-            posted = await unit.hear(heard)
+        posted = await self.store.hear(heard)
         said = {each.movement_id: each for each in heard}
         for movement_id, kind, accepted_at in posted:
             if kind is MovementKind.PAYMENT:
@@ -35,8 +34,7 @@ class FollowMovements:
                 self.metrics.posted_after(seconds, traceparent=it.traceparent)
 
     async def tell(self, told: Sequence[Told]) -> None:
-        async with self.store.transaction() as unit:
-            ended = await unit.tell(told)
+        ended = await self.store.tell(told)
         # Measured until the mail server's yes: when that is heard of here depends on how long
         # notifications gather on their way. A payment's movement has the payment's own id.
         said = {each.movement_id or each.payment_id: each for each in told}

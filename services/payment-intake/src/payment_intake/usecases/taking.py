@@ -168,19 +168,18 @@ class Taking:
                 self._records.append(event.relay)
         created = [self._changed[payment_id] for payment_id in self._created]
         changed = [p for p in self._changed.values() if p.id not in self._created]
-        if created or changed or self.movements or self.conflicts:
+        followed = {c: p for p in self._changed.values() if (c := charge_of(p)) is not None}
+        if followed:
+            await self._follow(followed, now=max(event.received_at for event in events))
+        if created or changed or self.movements or self.conflicts or self._records:
             await self._unit.save(
                 created=created,
                 changed=changed,
                 removed=self._removed,
                 movements=self.movements,
                 conflicts=self.conflicts,
+                records=self._records,
             )
-        followed = {c: p for p in self._changed.values() if (c := charge_of(p)) is not None}
-        if followed:
-            await self._follow(followed, now=max(event.received_at for event in events))
-        if self._records:
-            await self._unit.announce(self._records)
         return {(recorded.source, recorded.event_id) for recorded in self.conflicts}
 
     async def _follow(self, payments: Mapping[UUID, Payment], *, now: datetime) -> None:
