@@ -55,7 +55,7 @@ lock: env ## Resolve the dependencies anew into requirements.lock
 # make faults | make faults ONLY=22 SEED=7 | make faults MIXES=200 [SEED=7]
 faults: env ## Break the system in every way of tests/faults, prove what held, write docs/reliability.md
 	@$(BIN)/python -m tests.faults $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
-		$(if $(MIXES),--mixes $(MIXES)) $(if $(FOLDER),--folder $(FOLDER)) \
+		$(if $(MIXES),--mixes $(MIXES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FOLDER),--folder $(FOLDER)) \
 		$(if $(SOAK_MINUTES),--soak-minutes $(SOAK_MINUTES))
 
 sre-check: env ## Real Prometheus beside the product: every panel, rule and alert, real outages

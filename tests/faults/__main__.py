@@ -24,6 +24,12 @@ def numbers_of(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
+def share_of(text: str) -> tuple[int, int]:
+    """Read `1/3`, a process's share of the mixes. Raises ValueError where it is none."""
+    place, _, shares = text.partition("/")
+    return int(place), int(shares)
+
+
 def main() -> int:
     """Read what is wanted, run it; 0 if everything held, 1 if not, 2 if it could not be run."""
     parser = argparse.ArgumentParser(prog="make faults", description=__doc__)
@@ -32,6 +38,10 @@ def main() -> int:
     parser.add_argument(
         "--mixes", type=int, help="how many random mixes; 3 when all is run, else 0"
     )
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="how many stacks the mixes are run on at once"
+    )
+    parser.add_argument("--share", type=share_of, help=argparse.SUPPRESS)
     parser.add_argument(
         "--folder",
         type=Path,
@@ -47,6 +57,8 @@ def main() -> int:
         mixes=3 if whole else options.mixes or 0,
         folder=options.folder.resolve(),
         soak_minutes=options.soak_minutes,
+        jobs=max(1, options.jobs),
+        share=options.share,
         report=whole,
     )
     with exit_on_signals():

@@ -105,6 +105,18 @@ class Outcome:
             "folder": str(self.folder) if self.folder else None,
         }
 
+    @classmethod
+    def of_json(cls, document: Mapping[str, Any]) -> Outcome:
+        """What `as_json` gave."""
+        return cls(
+            **{
+                **document,
+                "numbers": tuple(document["numbers"]),
+                "violations": tuple(Violation(**each) for each in document["violations"]),
+                "folder": Path(document["folder"]) if document["folder"] else None,
+            }
+        )
+
 
 _poisoned: WeakKeyDictionary[LocalStack, dict[str, list[bytes]]] = WeakKeyDictionary()
 """By stack, what was poisoned on it in earlier runs."""

@@ -19,7 +19,8 @@ from tests.faults.controls import Controls
 from tests.faults.journals import Journals
 from tests.faults.load import Shape
 from tests.faults.registry import Fault, load_catalogue
-from tests.faults.report import Report, write_report
+from tests.faults.report import Report, write_mixes_report, write_report
+from tests.faults.shares import run_shares, write_outcomes
 from tests.faults.stacks import stack_for
 
 from paypost.stack.local import LocalStack
@@ -32,6 +33,8 @@ DISK_BYTES_MIN = 3 * 1024**3
 """Kafka, PostgreSQL and kept journals of a whole campaign took 1.6 GB."""
 STACK_NAME = "faults"
 MIX_SHAPE = Shape(payments=80, tail=8, charges=5, accounts=25, lead_seconds=1.0, lag_seconds=0.5)
+MIXES_REPORTED_MIN = 50
+"""So many mixes are a campaign of their own, of which docs/reliability-mixes.md is written."""
 MIXES_OF_ONE_LOAD = 25
 """Mixes that send the same plan, and so are held against the same calm run."""
 RUNS_OF_ONE_STACK_MAX = 60
@@ -46,6 +49,8 @@ class Wanted:
         only: faults by number; None is all, none at all where only mixes are wanted.
         seed: of everything left to chance.
         mixes: how many random ones.
+        jobs: on how many stacks at once the mixes are run, each by a process of its own.
+        share: which of the mixes this process is to run: every so many-th from the first.
         folder: where journals and logs are kept.
         soak_minutes: how long fault 32 lasts.
         report: whether this is the whole campaign, of which docs/reliability.md is written.
@@ -57,6 +62,8 @@ class Wanted:
     folder: Path
     soak_minutes: float
     report: bool
+    jobs: int = 1
+    share: tuple[int, int] | None = None
 
 
 async def run_campaign(wanted: Wanted) -> int:
@@ -75,7 +82,8 @@ async def run_campaign(wanted: Wanted) -> int:
     try:
         try:
             await runner.run_alone()
-            await runner.run_mixes()
+            if wanted.jobs == 1:
+                await runner.run_mixes()
         finally:
             await runner.close()
     except (
@@ -87,22 +95,27 @@ async def run_campaign(wanted: Wanted) -> int:
     ) as error:
         _say(f"the stack could not be started: {error}")
         return 2
-    failed = [each for each in runner.outcomes if each.violations]
-    skipped = [each for each in runner.outcomes if each.not_run]
-    held = len(runner.outcomes) - len(failed) - len(skipped)
-    _say(
-        f"{held} held, {len(failed)} failed, {len(skipped)} not run, "
-        f"in {time.monotonic() - began:.0f} s"
-    )
+    outcomes = runner.outcomes
+    if wanted.jobs > 1:
+        shared = await run_shares(wanted)
+        if shared is None:
+            return 2
+        outcomes += shared
+    if wanted.share is not None:
+        write_outcomes(outcomes, folder=wanted.folder)
+    return _conclude(wanted, outcomes, seconds=time.monotonic() - began)
+
+
+def _conclude(wanted: Wanted, outcomes: Sequence[Outcome], *, seconds: float) -> int:
+    failed = [each for each in outcomes if each.violations]
+    skipped = [each for each in outcomes if each.not_run]
+    held = len(outcomes) - len(failed) - len(skipped)
+    _say(f"{held} held, {len(failed)} failed, {len(skipped)} not run, in {seconds:.0f} s")
+    report = Report(seed=wanted.seed, outcomes=tuple(outcomes), seconds=seconds, jobs=wanted.jobs)
     if wanted.report:
-        path = write_report(
-            Report(
-                seed=wanted.seed,
-                outcomes=tuple(runner.outcomes),
-                seconds=time.monotonic() - began,
-            )
-        )
-        _say(f"written: {path}")
+        _say(f"written: {write_report(report)}")
+    elif wanted.only == () and wanted.share is None and wanted.mixes >= MIXES_REPORTED_MIN:
+        _say(f"written: {write_mixes_report(report)}")
     return 1 if failed else 0
 
 
@@ -135,7 +148,8 @@ class Runner:
             for kind in self._catalogue.values()
             if kind.declaration.mixes and kind.needs.key == "plain" and kind().unavailable() is None
         ]
-        for number in range(self._wanted.mixes):
+        first, step = self._wanted.share or (0, 1)
+        for number in range(first, self._wanted.mixes, step):
             seed = self._wanted.seed * 1_000 + number
             chance = random.Random(f"mix {seed}")
             kinds = chance.sample(able, k=min(len(able), chance.randint(2, 4)))

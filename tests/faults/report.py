@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from paypost.stack.postgres import PostgresNotFoundError, find_binaries
 
 ROOT = Path(__file__).resolve().parents[2]
 REPORT_PATH = ROOT / "docs" / "reliability.md"
+MIXES_PATH = ROOT / "docs" / "reliability-mixes.md"
 LIMITS_PATH = Path(__file__).with_name("limits.md")
 FAULTS_MAX = 32
 
@@ -30,6 +32,13 @@ class Report:
     seed: int
     outcomes: tuple[Outcome, ...]
     seconds: float
+    jobs: int = 1
+
+    @property
+    def mixes(self) -> list[Outcome]:
+        """The random mixes, in their order."""
+        found = [each for each in self.outcomes if each.name.startswith("mix ")]
+        return sorted(found, key=lambda each: each.seed)
 
 
 def write_report(report: Report, *, path: Path = REPORT_PATH) -> Path:
@@ -38,11 +47,54 @@ def write_report(report: Report, *, path: Path = REPORT_PATH) -> Path:
     return path
 
 
+def write_mixes_report(report: Report, *, path: Path = MIXES_PATH) -> Path:
+    """Write the report of a campaign of mixes alone; where it is."""
+    path.write_text(render_mixes(report, surroundings=surroundings()), encoding="utf-8")
+    return path
+
+
+def render_mixes(report: Report, *, surroundings: Sequence[tuple[str, str]]) -> str:
+    """The report of mixes as Markdown: how often each fault was in one, and each of them."""
+    catalogue, mixes = load_catalogue(), report.mixes
+    times = Counter(number for each in mixes for number in each.numbers)
+    lines = [
+        "# Reliability in mixes",
+        "",
+        "Several faults at once, drawn by seeds. Written by `make faults MIXES=…`; the faults one "
+        "by one, and the limits of the guarantees, are in [reliability.md](reliability.md).",
+        "",
+        f"**{sum(each.holds for each in mixes)} of {len(mixes)} mixes held; "
+        f"{_sum(mixes, 'lost')} lost, {_sum(mixes, 'doubled')} doubled.**",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in surroundings),
+        f"| seed | {report.seed} |",
+        f"| stacks at once | {report.jobs} |",
+        f"| took | {report.seconds / 60:.1f} min |",
+        "",
+        "## How often each fault was in one",
+        "",
+        "| # | fault | mixes |",
+        "|---|---|---|",
+        *(
+            f"| {number} | {catalogue[number].declaration.title} | {count} |"
+            for number, count in sorted(times.items())
+        ),
+        "",
+        "## Mix by mix",
+        "",
+        *_table_of(mixes),
+        *_not_held(report.outcomes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def render(report: Report, *, surroundings: Sequence[tuple[str, str]]) -> str:
     """The report as Markdown; limits come from `limits.md` beside this module, written by hand."""
     catalogue = load_catalogue()
     alone = {each.numbers[0]: each for each in report.outcomes if each.name.startswith("fault ")}
-    mixes = [each for each in report.outcomes if each.name.startswith("mix ")]
+    mixes = report.mixes
     run = [each for each in alone.values() if each.not_run is None]
     every = [each for each in report.outcomes if each.not_run is None]
     lines = [
@@ -90,30 +142,34 @@ def render(report: Report, *, surroundings: Sequence[tuple[str, str]]) -> str:
         f"- **{number}**: {kind.declaration.how}{_noted(alone.get(number))}"
         for number, kind in catalogue.items()
     ]
-    lines += [
-        "",
-        "## Mixes",
-        "",
-        "| mix | seed | faults | sent | posted | lost | doubled | verdict |",
-    ]
-    lines += ["|---|---|---|---|---|---|---|---|"]
-    lines += [
-        f"| {each.name.removeprefix('mix ')} | {each.seed} "
-        f"| {', '.join(str(number) for number in each.numbers)} "
-        f"| {each.counts.get('payments', 0) + each.counts.get('charges', 0)} "
-        f"| {each.counts.get('posted', '-')} | {each.counts.get('lost', '-')} "
-        f"| {each.counts.get('doubled', '-')} | {_verdict(each)} |"
-        for each in mixes
-    ]
-    failed = [each for each in report.outcomes if each.violations]
-    if failed:
-        lines += ["", "## What did not hold", ""]
-        for each in failed:
-            lines += [f"- **{each.name}** (seed {each.seed})"]
-            lines += [f"  - {violation}" for violation in each.violations[:8]]
+    lines += ["", "## Mixes", "", *_table_of(mixes), *_not_held(report.outcomes)]
     if LIMITS_PATH.exists():
         lines += ["", LIMITS_PATH.read_text(encoding="utf-8").strip()]
     return "\n".join(lines) + "\n"
+
+
+def _table_of(mixes: Sequence[Outcome]) -> list[str]:
+    return [
+        "| mix | seed | faults | sent | posted | lost | doubled | verdict |",
+        "|---|---|---|---|---|---|---|---|",
+        *(
+            f"| {each.name.removeprefix('mix ')} | {each.seed} "
+            f"| {', '.join(str(number) for number in each.numbers)} "
+            f"| {each.counts.get('payments', 0) + each.counts.get('charges', 0)} "
+            f"| {each.counts.get('posted', '-')} | {each.counts.get('lost', '-')} "
+            f"| {each.counts.get('doubled', '-')} | {_verdict(each)} |"
+            for each in mixes
+        ),
+    ]
+
+
+def _not_held(outcomes: Sequence[Outcome]) -> list[str]:
+    failed = [each for each in outcomes if each.violations]
+    lines = ["", "## What did not hold", ""] if failed else []
+    for each in failed:
+        lines += [f"- **{each.name}** (seed {each.seed})"]
+        lines += [f"  - {violation}" for violation in each.violations[:8]]
+    return lines
 
 
 def surroundings() -> list[tuple[str, str]]:
