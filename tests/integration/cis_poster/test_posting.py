@@ -355,6 +355,38 @@ class TestReversals:
         await settling.close()
         assert await taking == [reversal]
 
+    async def test_are_woken_by_a_settlement_that_has_waited_for_their_taking(
+        self, world: World
+    ) -> None:
+        """Left waiting for the job, they would be overtaken by a reinstatement."""
+        [account] = world.accounts(1)
+        payment = a_posting(account_id=account)
+        reversal = a_reversal(payment)
+        poster = world.instance()
+        taken = await poster.postings.take(
+            [payment], now=utc_now(), hold=False, lanes_held=NoLanes()
+        )
+        taking = await asyncpg.connect(world.rows.database.superuser_dsn)
+        async with taking.transaction():
+            # As `take` does for one whose payment is not on the ledger.
+            await taking.execute(
+                "INSERT INTO cis_poster.postings (id, payment_id, kind, account_id, amount_cents,"
+                " currency, effective_date, accepted_at, processor, reference, status, due_at,"
+                " taken_at) SELECT $1, id, 'reversal', account_id, amount_cents, currency,"
+                " effective_date, accepted_at, processor, reference, 'waiting', due_at, taken_at"
+                " FROM cis_poster.postings WHERE id = $2 FOR SHARE",
+                reversal.id,
+                payment.id,
+            )
+            settling = asyncio.create_task(
+                poster.postings.settle([settlement(taken.attempts[0], Status.POSTED)])
+            )
+            done, _ = await asyncio.wait({settling}, timeout=0.5)
+            assert not done
+        await taking.close()
+        await settling
+        assert await world.rows.statuses(payment, reversal) == ["posted", "due"]
+
     async def test_follow_a_released_payment_to_its_new_account(self, world: World) -> None:
         [account] = world.accounts(1)
         payment = a_posting(account_id=f"A-{uuid4().hex[:10]}")

@@ -171,7 +171,7 @@ def build_app(
             interval, lambda: jobs.post_due_once(now=clock()), name="post_due"
         ),
         "wake_waiting": lambda: every(
-            1.0, lambda: jobs.wake_waiting_once(now=clock()), name="wake_waiting"
+            5.0, lambda: jobs.wake_waiting_once(now=clock()), name="wake_waiting"
         ),
         "measure_backlog": lambda: every(
             5.0, lambda: jobs.measure_backlog_once(now=clock()), name="measure_backlog"

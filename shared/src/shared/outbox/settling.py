@@ -3,8 +3,8 @@
 Invariant: a fact is stated only of a row that was settled. Somebody else may have settled it, or
 hold its lease by now; then nothing is changed and nothing is said.
 
-Measured: an outcome, what it wakes and its facts took five round trips as a transaction of three
-statements; the session is free again after one.
+Measured: an outcome and its facts took four round trips as a transaction of two statements; the
+session is free again after one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,8 +37,6 @@ class Settling:
         columns: Sequence[str],
         where: str,
         also_set: str = "",
-        then: str = "",
-        seen_then: Sequence[str] = (),
     ) -> None:
         """Prepare it.
 
@@ -48,8 +46,6 @@ class Settling:
             columns: what is set of each.
             where: which of the rows are this process's to settle: SQL over `t` and `r`.
             also_set: see `shared.db.bulk.update_rows`.
-            then: what else follows, as a statement over `settled`.
-            seen_then: which columns, beside the id, `settled` has for it.
         """
         self._columns = ("id", *columns)
         update = update_rows(
@@ -58,17 +54,13 @@ class Settling:
             columns=columns,
             also_set=also_set,
             where=where,
-            returning=", ".join(
-                (*(f"t.{name}" for name in ("id", *seen_then)), *(f"r.{name}" for name in _CARRIED))
-            ),
+            returning=", ".join(("t.id", *(f"r.{name}" for name in _CARRIED))),
             carried=_CARRIED,
         )
-        others = f"followed AS ({then})," if then else ""
         # Names come from the services' own table definitions, never from input.
         self._statement = text(
             f"""
-            WITH settled AS ({update.text}), {others}
-            stated AS (
+            WITH settled AS ({update.text}), stated AS (
                 INSERT INTO {outbox.table.fullname} ({", ".join(OUTBOX_COLUMNS)})
                 SELECT {", ".join(_FACT_COLUMNS)} FROM settled
                 WHERE fact_topic IS NOT NULL ORDER BY place
@@ -92,7 +84,7 @@ class Settling:
         Args:
             connection: of a transaction, or for this one statement.
             settlements: each row with its `id`, and what is stated of it, if anything is.
-            parameters: what `where`, `also_set` and `then` name.
+            parameters: what `where` and `also_set` name.
         """
         rows = [
             {**row, **_fact(record), "place": place}

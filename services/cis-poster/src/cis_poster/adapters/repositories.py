@@ -80,14 +80,6 @@ _SETTLED_COLUMNS = (
     "balance_after_cents",
     "settled_at",
 )
-# What a payment on the ledger wakes is seen as it was when the statement began: a reversal that is
-# being taken at that moment is found by `wake_waiting`.
-_WAKE_PAID = """
-    UPDATE cis_poster.postings w SET status = 'due', due_at = :now, account_id = s.account_id
-    FROM settled s
-    WHERE s.kind = 'payment' AND s.status = 'posted' AND w.status = 'waiting'
-      AND w.payment_id = s.id
-"""
 _FAILURE_COLUMNS = ("posting_id", "at", "outcome", "reason", "duration_ms")
 _INSERT_FAILURES = insert_rows(failed_attempts, _FAILURE_COLUMNS)
 
@@ -168,6 +160,16 @@ _RELEASE = text(
     WHERE id = ANY(:ids) AND status = 'attempting' AND lease_owner = :owner
     """
 )
+# A statement of its own after the settlement: it must see what the settlement has waited for.
+_WAKE_PAID = text(
+    """
+    UPDATE cis_poster.postings w
+    SET status = 'due', due_at = :now, account_id = p.account_id
+    FROM cis_poster.postings p
+    WHERE p.id = w.payment_id AND p.status = 'posted' AND w.status = 'waiting'
+      AND w.payment_id = ANY(:payments)
+    """
+)
 _WAKE_DECIDED = text(
     """
     UPDATE cis_poster.postings w SET
@@ -213,8 +215,6 @@ class SqlPostings:
             columns=_SETTLED_COLUMNS,
             also_set="lease_owner = NULL",
             where="t.status = 'attempting' AND t.lease_owner = :owner",
-            then=_WAKE_PAID,
-            seen_then=("kind", "account_id", "status"),
         )
         self._owner = owner
         self._lease = timedelta(seconds=lease_seconds)
@@ -292,18 +292,23 @@ class SqlPostings:
             )
 
     async def settle(self, settlements: Sequence[Settlement]) -> Sequence[OutboxRow]:
-        failed = [each for each in settlements if _is_failure(each)]
-        opened = transaction if failed else one_statement
-        async with opened(self._engine) as connection:
+        async with transaction(self._engine) as connection:
             ours, rows = await self._settling.run(
                 connection,
                 [(_settled_row(each), _record_of(each)) for each in settlements],
                 owner=self._owner,
-                now=settlements[0].at,
             )
-            failures = [_failure(each) for each in failed if each.attempt.posting.id in ours]
+            settled = [each for each in settlements if each.attempt.posting.id in ours]
+            failures = [_failure(each) for each in settled if _is_failure(each)]
             if failures:
                 await connection.execute(_INSERT_FAILURES, arrays(failures, _FAILURE_COLUMNS))
+            paid = [
+                each.attempt.posting.id
+                for each in settled
+                if each.status is Status.POSTED and each.attempt.posting.kind is Kind.PAYMENT
+            ]
+            if paid:
+                await connection.execute(_WAKE_PAID, {"payments": paid, "now": settlements[0].at})
         return rows
 
     async def wake_waiting(self, *, now: datetime, limit: int) -> int:
