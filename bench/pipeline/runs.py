@@ -70,7 +70,6 @@ def all_runs() -> Mapping[str, Run]:
                 yardsticks=product,
                 measure=Maximum(cis_calls="one", cis_latency_ms=latency_ms),
                 rounds_max=1,
-                needs=("max",),
             )
             for latency_ms in CIS_LATENCIES_MS
         ),
@@ -80,7 +79,6 @@ def all_runs() -> Mapping[str, Run]:
             yardsticks=product,
             measure=Others(refused=True),
             rounds_max=2,
-            needs=("max-many",),
         ),
         Run(
             name="timing-out",
@@ -88,7 +86,6 @@ def all_runs() -> Mapping[str, Run]:
             yardsticks=product,
             measure=Others(refused=False),
             rounds_max=2,
-            needs=("max-many",),
         ),
         Run(
             name="hot",

@@ -135,10 +135,9 @@ class TestCisLatency:
     def test_is_held_against_the_bound_of_each_latency(self) -> None:
         trials = Trials(
             [
-                trial("max", "paypost", 850.0),
-                trial("cis-5ms", "paypost", 700.0),
-                trial("cis-50ms", "paypost", 800.0),
-                trial("cis-200ms", "paypost", 310.0),
+                trial("cis-5ms", "paypost", 700.0, even_per_second=850.0),
+                trial("cis-50ms", "paypost", 700.0, even_per_second=750.0),
+                trial("cis-200ms", "paypost", 310.0, even_per_second=850.0),
             ]
         )
         assert [row.verdict for row in rows_of_cis_latency(trials)] == [
@@ -152,9 +151,9 @@ class TestOthers:
     def test_lose_nothing_where_they_keep_their_part_of_the_maximum(self) -> None:
         trials = Trials(
             [
-                trial("max-many", "paypost", 1000.0),
-                trial("refused", "paypost", 860.0, share_of_others=0.9),
-                trial("timing-out", "paypost", 940.0, share_of_others=0.999),
+                trial("max-many", "paypost", 2000.0),
+                trial("refused", "paypost", 860.0, share_of_others=0.9, even_per_second=1000.0),
+                trial("timing-out", "paypost", 940.0, share_of_others=1.0, even_per_second=1000.0),
             ]
         )
         refused, timing_out = rows_of_others(trials)
