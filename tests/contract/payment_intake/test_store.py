@@ -360,8 +360,7 @@ class TestFollowing:
         owned = await movement(store)
         news = []
         for _ in range(2):
-            async with store.transaction() as unit:
-                news.append(await unit.hear([posting(owned)]))
+            news.append(await store.hear([posting(owned)]))
         assert news == [[(owned.movement.id, MovementKind.PAYMENT, NOW)], []]
 
     async def test_does_not_mind_movements_that_it_does_not_know(self, store):
