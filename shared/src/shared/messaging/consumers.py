@@ -36,6 +36,10 @@ and 100 ms from two hundred on, when it is the number of requests and transactio
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
 """How long a stop waits for the last commit: without it a few records are read again."""
+HANDLING_SHARE = 0.5
+"""Of a stop's time: how long the batch in hand is waited for. What is left of it comes again; the
+rest of the time is for what was taken before.
+"""
 MEASURE_INTERVAL_SECONDS = 5.0
 ASK_SECONDS_MAX = 3.0
 
@@ -157,7 +161,7 @@ def build_broker(*, settings: ServiceSettings, client_id: str) -> KafkaBroker:
         client_id=client_id,
         consumer_only=True,
         allow_auto_create_topics=False,
-        graceful_timeout=settings.drain_seconds,
+        graceful_timeout=settings.drain_seconds * HANDLING_SHARE,
         security=_security(settings),
         logger=None,
         # Subscribers take the message as it is: nothing is to be injected or validated for them.
