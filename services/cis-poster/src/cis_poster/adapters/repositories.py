@@ -501,7 +501,11 @@ class SqlPostings:
 
 
 def _records(facts: Sequence[tuple[Fact, str | None]]) -> list[OutboundRecord]:
-    return [encode(fact, stream=POSTINGS, traceparent=traceparent) for fact, traceparent in facts]
+    return [_record(fact, traceparent) for fact, traceparent in facts]
+
+
+def _record(fact: Fact, traceparent: str | None) -> OutboundRecord:
+    return encode(fact, stream=POSTINGS, traceparent=traceparent)
 
 
 def _posting(row: Row[Any]) -> Posting:
@@ -588,9 +592,7 @@ def _fact_of(settlement: Settlement) -> Fact | None:
 
 def _record_of(settlement: Settlement) -> OutboundRecord | None:
     fact = _fact_of(settlement)
-    if fact is None:
-        return None
-    return encode(fact, stream=POSTINGS, traceparent=settlement.attempt.posting.traceparent)
+    return None if fact is None else _record(fact, settlement.attempt.posting.traceparent)
 
 
 def _restate(row: Row[Any]) -> Fact | None:
