@@ -52,7 +52,7 @@ fmt: env ## Format the code and fix what can be fixed
 lock: env ## Resolve the dependencies anew into requirements.lock
 	@$(PYTHON) scripts/bootstrap.py --lock
 
-# make faults | make faults ONLY=22 SEED=7 | make faults MIXES=200 [SEED=7]
+# make faults | make faults ONLY=22 SEED=7 | make faults MIXES=200 [JOBS=3] [SEED=7]
 faults: env ## Break the system in every way of tests/faults, prove what held, write docs/reliability.md
 	@$(BIN)/python -m tests.faults $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED)) \
 		$(if $(MIXES),--mixes $(MIXES)) $(if $(JOBS),--jobs $(JOBS)) $(if $(FOLDER),--folder $(FOLDER)) \
