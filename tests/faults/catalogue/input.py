@@ -103,6 +103,8 @@ class DisorderedWebhooks(Fault):
         """Nothing to undo."""
 
 
+RESTARTS_SECONDS_MAX = 60.0
+"""For how long a service that other faults kill may be away: several stacks share the cores."""
 CARD = "4242424242424242"
 """Stripe's test number."""
 CARD_FORMS = (CARD, " ".join(CARD[at : at + 4] for at in range(0, 16, 4)), CARD.encode().hex())
@@ -145,12 +147,15 @@ class BadInput(Fault):
         statuses: set[int | None],
     ) -> None:
         status: int | None = 0
-        # In a mix the service may be killed while it reads.
-        for _ in range(1 if run.alone else 5):
+        # In a mix the service may be killed while it reads, and is back when it can.
+        deadline = time.monotonic() + (0 if run.alone else RESTARTS_SECONDS_MAX)
+        while True:
             with suppress(OSError):
                 status = await asyncio.to_thread(call, run)
                 if status in statuses:
                     return
+            if time.monotonic() >= deadline:
+                break
             await asyncio.sleep(1.0)
         self.wrong.append(f"{what} was answered {status}")
 
