@@ -32,6 +32,7 @@ class TestBreaker:
     def test_lets_calls_through_at_first(self):
         found = breaker(Time())
         assert found.state == "closed"
+        assert not found.holds
         assert found.allow()
         assert found.wait_seconds == 0
 
@@ -42,6 +43,7 @@ class TestBreaker:
         assert found.state == "closed"
         found.failed()
         assert found.state == "open"
+        assert found.holds
         assert not found.allow()
         assert found.wait_seconds == 2
 
@@ -58,6 +60,7 @@ class TestBreaker:
         found = opened(time)
         time.now += 2
         assert found.state == "half_open"
+        assert found.holds
         assert found.allow()
         assert not found.allow()
 

@@ -457,6 +457,8 @@ class PostgresServer:
             "lc_messages": "C",
             "log_line_prefix": "%m [%p] %u ",
             "log_min_duration_statement": "1000",
+            # Names and addresses stand in them.
+            "log_parameter_max_length": "0",
         }
 
     def _place(self, *, privileges: Privileges) -> Path:

@@ -157,7 +157,7 @@ def build_app(
         postings=postings,
         metrics=metrics,
     )
-    metrics.breaker_open.set_function(lambda: breaker.state != "closed")
+    metrics.breaker_open.set_function(lambda: breaker.holds)
     metrics.concurrency_limit.set_function(lambda: limit.now)
     metrics.held.set_function(lambda: lanes.held)
     api = build_api(

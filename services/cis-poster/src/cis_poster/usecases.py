@@ -72,7 +72,7 @@ class PostPayments:
         taken = await self.postings.take(
             list(once.values()),
             now=self.clock(),
-            hold=self.breaker.state != "closed",
+            hold=self.breaker.holds,
             lanes_held=self.lanes,
         )
         repeated = len(batch) - len(once)

@@ -155,7 +155,7 @@ def build_app(
         notifications=notifications,
         metrics=metrics,
     )
-    metrics.breaker_open.set_function(lambda: breaker.state != "closed")
+    metrics.breaker_open.set_function(lambda: breaker.holds)
     metrics.held.set_function(lambda: lanes.held)
     interval = settings.recovery_interval_seconds
     loops: dict[str, Any] = {

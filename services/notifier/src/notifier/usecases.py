@@ -81,7 +81,7 @@ class TellCustomers:
         taken = await self.notifications.take(
             batch,
             now=self.clock(),
-            hold=self.breaker.state != "closed",
+            hold=self.breaker.holds,
             lanes_held=self.lanes,
         )
         self.metrics.taken(inserted=taken.inserted, duplicates=taken.duplicates)

@@ -270,7 +270,7 @@ def _charges(
         pause_seconds=settings.charge_breaker_pause_seconds,
         pause_seconds_max=settings.charge_breaker_pause_seconds_max,
     )
-    metrics.charge_breaker_open.set_function(lambda: breaker.state != "closed")
+    metrics.charge_breaker_open.set_function(lambda: breaker.holds)
     limit = AdaptiveLimit(
         minimum=1,
         initial=min(4, settings.charge_connections_max),

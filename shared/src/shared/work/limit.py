@@ -120,6 +120,11 @@ class Breaker:
         return "open" if self.wait_seconds > 0 or self._probing else "half_open"
 
     @property
+    def holds(self) -> bool:
+        """Whether calls are held back: open, or half open with its probe at most."""
+        return self._opened_at is not None
+
+    @property
     def wait_seconds(self) -> float:
         """How long nothing is to be sent; 0 when a call may be tried."""
         if self._opened_at is None:
