@@ -1,6 +1,18 @@
+import asyncio
 import os
+import signal
+import socket
 
-from paypost.stack.supervisor import ProcessIdentity, ProcessSpec, RestartPolicy, tail
+import pytest
+import uvloop
+
+from paypost.stack.supervisor import (
+    ProcessIdentity,
+    ProcessSpec,
+    RestartPolicy,
+    exit_on_signals,
+    tail,
+)
 
 
 class TestRestartPolicy:
@@ -41,3 +53,39 @@ class TestTail:
 
     def test_is_empty_where_there_is_no_log(self, tmp_path):
         assert tail(path=tmp_path / "none") == ""
+
+
+class Ended(asyncio.Protocol):
+    """Sends SIGTERM to its own process from inside a transport's callback."""
+
+    def data_received(self, data):
+        signal.raise_signal(signal.SIGTERM)
+
+
+class TestExitOnSignals:
+    def test_ends_what_runs_without_a_loop(self):
+        with pytest.raises(SystemExit) as ended, exit_on_signals():
+            signal.raise_signal(signal.SIGTERM)
+        assert ended.value.code == 128 + signal.SIGTERM
+
+    @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+    def test_ends_a_loop_that_is_in_a_callback_of_a_transport(self, run):
+        left = []
+
+        async def main():
+            ours, theirs = socket.socketpair()
+            try:
+                await asyncio.get_running_loop().create_connection(Ended, sock=ours)
+                theirs.sendall(b"now")
+                await asyncio.sleep(5)
+                left.append("was not ended")
+            finally:
+                theirs.close()
+                # What is left behind may need the loop once more.
+                await asyncio.sleep(0)
+                left.append("in order")
+
+        with pytest.raises(SystemExit) as ended, exit_on_signals():
+            run(main())
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert left == ["in order"]

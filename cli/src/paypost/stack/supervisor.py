@@ -7,6 +7,7 @@ when the parent could not.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Self
+from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
 from paypost.stack.watchdog import Watchdog
@@ -501,7 +502,16 @@ def exit_on_signals() -> Iterator[None]:
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+        def end() -> NoReturn:
+            raise SystemExit(128 + number)
+
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            end()
+        # Raised wherever the loop is just now, it is lost where that is a transport's callback
+        # (seen: inside uvloop's reading of a socket). A callback of the loop's own ends it.
+        loop.call_soon_threadsafe(end)
 
     previous = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
