@@ -117,6 +117,8 @@ _HOLD = text(
 )
 # What stands behind a posting that is not due comes due with it: looked at more often, a long
 # queue behind one account's trouble would be all that is ever looked at.
+# What stands behind a blocker is told by a window: sessions do without hash joins, and a join of
+# the two by loops took 150 of the 200 ms for a batch of 500 after an outage.
 _CLAIM = text(
     """
     WITH looked_at AS MATERIALIZED (
@@ -136,9 +138,17 @@ _CLAIM = text(
             ORDER BY e.seq LIMIT 1
         ) b
     ), decided AS MATERIALIZED (
-        SELECT l.id, l.seq, l.status AS was, b.due_at AS blocked_until
-        FROM looked_at l
-        LEFT JOIN blockers b ON b.account_id = l.account_id AND b.seq < l.seq
+        SELECT * FROM (
+            SELECT id, seq, status AS was,
+                   max(due_at) OVER (PARTITION BY account_id ORDER BY seq) AS blocked_until
+            FROM (
+                SELECT id, account_id, seq, status, CAST(NULL AS timestamptz) AS due_at
+                FROM looked_at
+                UNION ALL
+                SELECT NULL, account_id, seq, NULL, due_at FROM blockers
+            ) both_kinds
+        ) in_order
+        WHERE id IS NOT NULL
     ), chosen AS MATERIALIZED (
         SELECT id FROM decided WHERE blocked_until IS NULL ORDER BY seq LIMIT :limit
     )
