@@ -55,7 +55,7 @@ BANK_DAYS = 5
 """By the processor's clock: longer than a debit takes to settle or to come back."""
 PAUSE_SECONDS = 1.0
 """Five times the interval at which the scheduler looks for charges that are due."""
-ANSWER_DELAY_MS = 2_000
+ANSWER_DELAY_MS = 1_000
 """How long the processor keeps an answer to itself: time for a customer to change their mind."""
 OUTCOME_TIMEOUT_SECONDS = 30.0
 POLL_SECONDS = 0.05

@@ -41,25 +41,25 @@ WITHOUT_ADDRESS = "D-050"
 UNKNOWN_ACCOUNT = "D-999"
 
 KILLED = "cis-poster"
-OUTAGE_SECONDS = 5.0
+OUTAGE_SECONDS = 4.0
 """At least: what is paid meanwhile may take longer on a busy machine."""
 SETTLE_SECONDS = 45.0
 
 ENVIRONMENTS = {
-    # A city's limit is a minute; here three seconds, so that the outage is felt by customers.
-    "payment-intake": {"PAYMENT_INTAKE_DELAYED_AFTER_SECONDS": "3"},
+    # A city's limit is a minute; here two seconds, so that the outage is felt by customers.
+    "payment-intake": {"PAYMENT_INTAKE_DELAYED_AFTER_SECONDS": "2"},
     # What a killed process had in hand is free for its successor after the lease.
     SCHEDULER: SCHEDULER_ENVIRONMENT,
     "cis-poster": {
         "CIS_POSTER_CIS_TIMEOUT_SECONDS": "1",
-        "CIS_POSTER_LEASE_SECONDS": "4",
+        "CIS_POSTER_LEASE_SECONDS": "2.5",
         "CIS_POSTER_BREAKER_PAUSE_SECONDS_MAX": "1",
         "CIS_POSTER_RETRY_CAP_SECONDS": "2",
     },
 }
 """Where the demo differs from a stack of `paypost up`: it waits for less."""
 
-CALM, KILL, DOWN = "all is well", f"{KILLED} killed, CIS times out", "CIS down for 5 s"
+CALM, KILL, DOWN = "all is well", f"{KILLED} killed, CIS times out", "CIS down for 4 s"
 
 STORY = (
     "The portal registers 50 customers over Kafka: nine Spanish, one without an e-mail address.",
@@ -68,7 +68,7 @@ STORY = (
     "Beside them: an unknown account, a refund before its payment, an ACH debit that settles and "
     "one that is returned, the portal's own events over Kafka and HTTP, two kiosk payments.",
     "Meanwhile the CIS applies postings without answering, cis-poster is killed with SIGKILL, "
-    "and then the CIS is down for five seconds.",
+    "and then the CIS is down for four seconds.",
     "Eight customers turn autopay on, and are billed while all charges are paused. Then one is "
     "charged, one declined and charged three days later on a moved clock, one declined for good; a "
     "bank debit comes back and is presented again; one waits for its notice, one is above its "
@@ -250,7 +250,7 @@ class _Play:
         await self.cis.put("/_switches", {"timeout_after_apply": {"count": 2}})
         disorder = Disorder(duplicates=1, duplicate_share=0.5, reorder=True)
         paying = asyncio.create_task(
-            self.pay(card_order(amount_cents=8_275), rate=40, disorder=disorder)
+            self.pay(card_order(amount_cents=8_275), rate=60, disorder=disorder)
         )
         try:
             # Past the poster's time-out of one second, so that it learns that an answer was lost.
@@ -265,7 +265,7 @@ class _Play:
             await _ended(paying)
 
     async def pay_while_the_cis_is_down(self) -> None:
-        """The third hundred, and the single payments, into a CIS that is away for 5 s."""
+        """The third hundred, and the single payments, into a CIS that is away for 4 s."""
         self.tell("the CIS is down; webhooks are still accepted")
         await self.cis.put("/_switches", {"down": True})
         outage = asyncio.create_task(asyncio.sleep(OUTAGE_SECONDS))
