@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from uuid import uuid4
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from faststream.kafka import KafkaMessage, KafkaRouter
 from faststream.message import StreamMessage
@@ -18,7 +18,7 @@ from shared.clock import utc_now
 from shared.contracts.streams import BILLS
 from shared.contracts.topics import create_topics, declared_topics
 from shared.errors import TransientError
-from shared.messaging.consumers import Consumers, build_broker
+from shared.messaging.consumers import LEAVE_SECONDS_MAX, Consumers, build_broker
 from shared.messaging.inbox import Group, Inbox, on_batches
 from shared.messaging.producer import KafkaUnavailableError, RecordProducer
 from shared.runtime.metrics import ServiceMetrics
@@ -438,6 +438,24 @@ class TestConsumers:
             await service.has_handled("B-1", "B-2")
         # At the latest by the stop.
         assert await committed(topics, account) == handled + 1
+
+    async def test_stop_while_they_join_behind_a_member_that_is_gone(self, topics, account):
+        # A member with a name of its own does not leave: the group waits for it all its session.
+        gone = AIOKafkaConsumer(
+            BILLS.name,
+            bootstrap_servers=topics,
+            group_id=f"test-{account}",
+            group_instance_id="gone",
+            session_timeout_ms=30_000,
+        )
+        await gone.start()
+        await gone.stop()
+        loop = asyncio.get_running_loop()
+        async with Service(topics, account).consuming() as consumers:
+            await asyncio.sleep(1)
+            assert await consumers.check_ready() is not None
+            began_at = loop.time()
+        assert loop.time() - began_at < 2 * LEAVE_SECONDS_MAX
 
     async def test_do_not_wait_for_kafka(self, account):
         service = Service("127.0.0.1:1", account)

@@ -36,6 +36,8 @@ and 100 ms from two hundred on, when it is the number of requests and transactio
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
 """How long a stop waits for the last commit: without it a few records are read again."""
+LEAVE_SECONDS_MAX = 2.0
+"""How long a stop waits for its group: members with names of their own do not leave it."""
 HANDLING_SHARE = 0.5
 """Of a stop's time: how long the batch in hand is waited for. What is left of it comes again; the
 rest of the time is for what was taken before.
@@ -75,7 +77,14 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             with suppress(KafkaError, TimeoutError):
                 async with asyncio.timeout(COMMIT_SECONDS_MAX):
                     await self._commit_acknowledged()
-        await super().stop()
+        try:
+            async with asyncio.timeout(LEAVE_SECONDS_MAX):
+                await super().stop()
+        except TimeoutError:
+            # Was joining: the answer to that comes when all others have joined too, or when the
+            # session of one that is gone is over.
+            _log.info("consumer.left_while_joining", topics=sorted(self.subscription()))
+            await asyncio.gather(self._fetcher.close(), self._client.close())
 
     async def getmany(
         self, *partitions: TopicPartition, timeout_ms: int = 0, max_records: int | None = None
@@ -146,6 +155,23 @@ class CoalescingBroker(KafkaBroker):
 
     Connecting is where FastStream decides on the consumer's class: what was set before is lost.
     """
+
+    async def start(self) -> None:
+        """Connect, and start all subscribers at once; whatever fails, none is left starting.
+
+        They are members of one group, and each that joins has all before it join anew, at their
+        next heartbeat: one after the other, six of them took three seconds.
+
+        Raises:
+            KafkaError: a subscriber could not start; the broker is to be stopped.
+            OSError: likewise.
+        """
+        await self.connect()
+        starting = [subscriber.start() for subscriber in self.subscribers]
+        for outcome in await asyncio.gather(*starting, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self.running = True
 
     async def _connect(self) -> Callable[..., AIOKafkaConsumer]:
         builder = cast("partial[AIOKafkaConsumer]", await super()._connect())
