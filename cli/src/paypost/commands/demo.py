@@ -79,7 +79,7 @@ def demo(*, stack: StackName = None, as_json: AsJson = False) -> None:
             "Paypost takes a city's payments from the processor to the ledger, and tells the "
             "customer, within seconds.\nThis starts all of it on this machine: real Kafka and "
             "PostgreSQL, four services, and around them a\nCIS (the ledger), a mail server and "
-            f"a payment processor. Takes about 40 seconds.\n\n{lines}",
+            f"a payment processor. Takes about 30 seconds.\n\n{lines}",
             title="paypost demo",
             title_align="left",
         )
