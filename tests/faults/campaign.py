@@ -268,18 +268,23 @@ async def _checked(each: Fault, run: Run) -> list[Violation]:
 
 
 async def _quiet(controls: Controls, load: Load) -> list[Violation]:
-    """Wait until all is heard and nothing is due, or the time is up: then say what still is."""
+    """Wait until all is said and heard and nothing is due, or the time is up: what still is then.
+
+    A charge's last events are waited for too: they ask for nothing, but are counted.
+    """
     deadline = time.monotonic() + QUIET_SECONDS_MAX
-    quiet, pending, unheard = 0, None, 0
+    quiet, pending, unheard, unsaid = 0, None, 0, 0
     while quiet < 2:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with controls.database() as connection:
                 pending = await read_pending(connection=connection)
                 unheard = await load.unheard_bills(connection)
-            quiet = quiet + 1 if pending.total == 0 and unheard == 0 else 0
+            unsaid = await controls.deliveries_under_way()
+            quiet = quiet + 1 if pending.total == unheard == unsaid == 0 else 0
         if time.monotonic() > deadline:
             left = pending.as_json() if pending else "the database does not answer"
             left = f"{unheard} bills unheard of, and {left}" if unheard else left
+            left = f"{unsaid} payments' events not sent, and {left}" if unsaid else left
             return [
                 Violation(oracle="L", what=f"after {QUIET_SECONDS_MAX:g} s there is still {left}")
             ]

@@ -75,6 +75,12 @@ class Controls:
         async with Remote(base_url=self.state.http_urls[counterpart]) as remote:
             await remote.post("/_switches/reset")
 
+    async def deliveries_under_way(self) -> int:
+        """How many trains of events the processor is still sending, or will send again."""
+        async with Remote(base_url=self.state.http_urls["processor"]) as remote:
+            found: int = (await remote.get("/deliveries", limit="0"))["under_way"]
+            return found
+
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection[Any]]:
         """A session of the superuser."""
