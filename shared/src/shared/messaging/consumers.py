@@ -160,7 +160,7 @@ class CoalescingBroker(KafkaBroker):
         """Connect, and start all subscribers at once; whatever fails, none is left starting.
 
         They are members of one group, and each that joins has all before it join anew, at their
-        next heartbeat: one after the other, six of them took three seconds.
+        next heartbeat: one after the other, five were ready four seconds later than a single one.
 
         Raises:
             KafkaError: a subscriber could not start; the broker is to be stopped.

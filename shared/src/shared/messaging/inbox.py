@@ -117,8 +117,8 @@ def batch_subscription(*, group: Group, stream: str, is_unhurried: bool = False)
         "auto_offset_reset": "earliest",
         "max_poll_interval_ms": MAX_POLL_INTERVAL_MS,
         "session_timeout_ms": int(group.session_timeout_seconds * 1000),
-        # A rebalance is noticed at the next heartbeat only, and each of a service's subscribers
-        # joins with one: at the usual 3 s, three of them take 6 s to start, measured.
+        # A rebalance is noticed at the next heartbeat only: up to the usual 3 s would be added to
+        # each start of a service whose subscribers join one group.
         "heartbeat_interval_ms": int(min(0.5, group.session_timeout_seconds / 3) * 1000),
         "parser": parse_without_headers,
         "decoder": decode_nothing,
