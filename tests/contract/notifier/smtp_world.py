@@ -90,8 +90,8 @@ class SmtpWorld:
         security: Security = "plain",
         username: str | None = None,
         password: str | None = None,
-        call_seconds_max: float = 4.0,
-        reply_timeout_seconds: float = 1.0,
+        call_seconds_max: float = 20.0,
+        reply_timeout_seconds: float = 5.0,
     ) -> None:
         self.handler = Handler(pipelining=pipelining)
         self.metrics = NoMetrics()
@@ -118,7 +118,7 @@ class SmtpWorld:
                 sender="payments@springfield.example",
                 username=username,
                 password=password,
-                connect_timeout_seconds=1.0,
+                connect_timeout_seconds=5.0,
                 reply_timeout_seconds=reply_timeout_seconds,
                 tls=None if security == "plain" else tls,
             ),

@@ -47,7 +47,7 @@ class StubWorld:
 class CounterpartWorld:
     def __init__(self, processor):
         self.processor = processor
-        self.gateway = processor.gateway(timeout_seconds=0.5)
+        self.gateway = processor.gateway(timeout_seconds=1.0)
 
     async def lose_next_answer(self):
         await self.processor.switch(timeout_after_effect={"count": 1})
@@ -267,7 +267,7 @@ class TestStripeGateway:
     @pytest.fixture
     async def gateway(self, processor):
         await processor.reset()
-        found = processor.gateway(timeout_seconds=0.5)
+        found = processor.gateway(timeout_seconds=1.0)
         yield found
         await found.close()
 
