@@ -89,6 +89,12 @@ class TestPostgresServer:
             (row,) = await ask(server, f"SHOW {setting}")
             assert row[0] == "on"
 
+    async def test_compresses_pages_in_its_log_by_the_cheapest_method_that_it_knows(self, server):
+        (row,) = await ask(
+            server, "SELECT setting, enumvals FROM pg_settings WHERE name = 'wal_compression'"
+        )
+        assert row["setting"] == ("lz4" if "lz4" in row["enumvals"] else "pglz")
+
     async def test_lets_nobody_in_without_a_password(self, server):
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(server.dsn(role="notifier", password="wrong"))
