@@ -54,11 +54,18 @@ def update_rows(
 
     `also_set` and `where` are SQL over `t` and `r`; `carried` are columns of `r` alone, by their
     SQL type, for `returning` to hand on.
+
+    Rows are found by the key alone, never by `where`: where that implies the condition of a partial
+    index, the index of what is due say, a plan of a time when little was due reads all that waits
+    for each row of the batch (measured after an outage: 330 ms for 100 rows, 3 ms by the key).
     """
     sets = [f"{name} = {_value(table, name)}" for name in columns]
     if also_set:
         sets.append(also_set)
-    tail = (f" AND ({where})" if where else "") + (f" RETURNING {returning}" if returning else "")
+    # The planner looks into no CASE.
+    tail = (f" AND CASE WHEN {where} THEN TRUE ELSE FALSE END" if where else "") + (
+        f" RETURNING {returning}" if returning else ""
+    )
     return text(
         f"UPDATE {table.fullname} AS t SET {', '.join(sets)} "  # noqa: S608
         f"FROM {_rows(table, [key, *columns], carried=carried)} WHERE t.{key} = r.{key}{tail}"
