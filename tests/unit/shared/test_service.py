@@ -1,4 +1,4 @@
-"""A service's stop: in order, and over when its time is."""
+"""A service's stop, in order and over when its time is; and how often its jobs are run."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import time
 import pytest
 from tests.support.reference_cis import free_port
 
-from shared.runtime.service import Service, serve
+from shared.runtime.service import GATHER_SECONDS, MANY, Service, every, serve
 from shared.runtime.settings import ServiceSettings
 
 
@@ -96,3 +96,58 @@ class TestStop:
         noted: list[str] = []
         await serve(service(BrokenDoor(noted)), settings=settings)
         assert noted == ["opened", "closed"]
+
+
+class Finding:
+    """A job that finds so much each time, until it has been run `rounds_max` times."""
+
+    def __init__(self, found: int, *, rounds_max: int = 1_000_000) -> None:
+        self.found = found
+        self.rounds = 0
+        self.rounds_max = rounds_max
+        self.done = asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.rounds += 1
+        if self.rounds == self.rounds_max:
+            self.done.set()
+        await asyncio.sleep(0)
+        return self.found
+
+
+class TestEvery:
+    async def test_goes_on_at_once_while_there_is_much(self):
+        job = Finding(MANY, rounds_max=1_000)
+        running = asyncio.create_task(every(3600.0, job, name="job"))
+        async with asyncio.timeout(30):
+            await job.done.wait()
+        running.cancel()
+
+    async def test_lets_a_few_become_more(self):
+        job = Finding(MANY - 1)
+        running = asyncio.create_task(every(3600.0, job, name="job"))
+        await asyncio.sleep(2.5 * GATHER_SECONDS)
+        running.cancel()
+        assert 1 < job.rounds <= 3
+
+    async def test_rests_where_there_is_nothing(self):
+        job = Finding(0)
+        running = asyncio.create_task(every(3600.0, job, name="job"))
+        await asyncio.sleep(2.5 * GATHER_SECONDS)
+        running.cancel()
+        assert job.rounds == 1
+
+    async def test_goes_on_after_a_failure(self):
+        job = Finding(0)
+
+        async def fail_first() -> int:
+            found = await job()
+            if job.rounds == 1:
+                raise OSError("away")
+            return found
+
+        running = asyncio.create_task(every(0.01, fail_first, name="job"))
+        async with asyncio.timeout(30):
+            while job.rounds < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        running.cancel()

@@ -19,6 +19,9 @@ from shared.runtime.settings import ServiceSettings
 
 _log = structlog.get_logger(__name__)
 
+MANY = 100
+GATHER_SECONDS = 0.1
+
 
 class Door(Protocol):
     """What lets work in: an HTTP server, the consumers."""
@@ -139,7 +142,11 @@ def _not_stopping(stopping: asyncio.Event) -> Check:
 
 
 async def every(seconds: float, job: Callable[[], Awaitable[int]], *, name: str) -> None:
-    """Run a bounded job for ever: at once again while it finds work, else after `seconds`.
+    """Run a bounded job for ever: after `seconds`, or sooner while it finds work.
+
+    It is run at once again while it finds `MANY`. While it finds a few, more gather for
+    `GATHER_SECONDS`: in a backlog something is due at any moment, and a job that took it one by one
+    was busy with that alone.
 
     A failing job waits longer each time and is logged; it never ends the process.
     """
@@ -147,9 +154,9 @@ async def every(seconds: float, job: Callable[[], Awaitable[int]], *, name: str)
     while True:
         try:
             found = await job()
-            pause = seconds
-            if found:
+            if found >= MANY:
                 continue
+            pause = min(seconds, GATHER_SECONDS) if found else seconds
         except Exception as error:
             pause = min(max(pause, 0.1) * 2, 30.0)
             _log.warning("job.failed", job=name, error=repr(error), pause_seconds=pause)
