@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -86,14 +87,7 @@ class TestStatements:
     async def test_read_what_they_work_on_and_no_history(self, rows: PosterDatabase) -> None:
         """Counted by the server, so that it is about the plans that really ran."""
         await rows.empty()
-        await rows.execute(
-            "INSERT INTO postings (id, payment_id, kind, account_id, amount_cents, currency,"
-            " effective_date, accepted_at, processor, reference, status, due_at, cis_reference,"
-            " balance_after_cents, taken_at, settled_at)"
-            " SELECT gen_random_uuid(), gen_random_uuid(), 'payment', 'A-' || n % 50, 1, 'USD',"
-            " '2026-01-01', now(), 'stripe', 'x', 'posted', now(), 'CIS', 0, now(), now()"
-            f" FROM generate_series(1, {HISTORY}) n"
-        )
+        await keep(rows, HISTORY, status="posted")
         # Neither VACUUM nor ANALYZE: plans must hold on a table that nobody has looked at.
         before = await reads(rows)
         await whole_life(rows)
@@ -115,6 +109,41 @@ class TestStatements:
         assert [attempt.posting.id for attempt in claimed] == [p.id for p in batch[:500]]
         assert await store.claim_due(now=utc_now(), limit=500) == []
         assert time.monotonic() - began < 2
+
+    async def test_read_no_backlog_by_plans_of_a_time_without_one(
+        self, rows: PosterDatabase
+    ) -> None:
+        await rows.empty()
+        await keep(rows, 3_000, status="posted")
+        await rows.execute("VACUUM ANALYZE postings")
+        watched = PosterDatabase(rows.database)
+        store = watched.store()
+
+        async def take(count: int) -> None:
+            batch = [a_posting(account_id=f"new-{uuid4()}") for _ in range(count)]
+            await store.take(batch, now=utc_now(), hold=False, lanes_held=NoLanes())
+
+        # More than five times: by then a generic plan may have been chosen.
+        for _ in range(8):
+            await take(1)
+        await keep(rows, 5_000, status="due")
+        _, before = await reads(rows)
+        await take(100)
+        await watched.close()
+        _, after = await reads(rows)
+        assert after - before < 5_000, "each of the hundred has read the backlog"
+
+
+async def keep(rows: PosterDatabase, count: int, *, status: str) -> None:
+    """So many postings of fifty accounts, as they are held with this status."""
+    await rows.execute(
+        "INSERT INTO postings (id, payment_id, kind, account_id, amount_cents, currency,"
+        " effective_date, accepted_at, processor, reference, status, due_at, cis_reference,"
+        " balance_after_cents, taken_at, settled_at)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), 'payment', 'A-' || n % 50, 1, 'USD',"
+        f" '2026-01-01', now(), 'stripe', 'x', '{status}', now(), 'CIS', 0, now(), now()"
+        f" FROM generate_series(1, {count}) n"
+    )
 
 
 async def whole_life(rows: PosterDatabase) -> None:

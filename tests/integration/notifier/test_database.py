@@ -195,7 +195,7 @@ class TestClaimPlan:
                 ),
                 {"now": NOON + timedelta(days=1)},
             )
-            assert "notifications_due_at" in "\n".join(rows.scalars())
+            assert "notifications_due" in "\n".join(rows.scalars())
 
 
 class TestMigrations:
@@ -218,13 +218,13 @@ class TestMigrations:
             assert await connection.run_sync(differences) == []
         await engine.dispose()
 
-    async def test_keep_what_was_told_of_payments_one_version_back_and_forth(self, engine, url):
+    async def test_keep_what_was_told_of_payments_back_to_the_first_and_forth(self, engine, url):
         account = f"A-{uuid4()}"
         await SqlContacts(engine=engine).keep([a_contact(account_id=account)])
         posted, notice = a_notification(account_id=account), an_announcement(account)
         await hold(engine, posted, notice)
         await engine.dispose()
-        run_migration(url, "-2")
+        run_migration(url, "-3")
         async with engine.connect() as connection:
             ids = await connection.execute(
                 text("SELECT id FROM notifier.notifications WHERE account_id = :account"),
