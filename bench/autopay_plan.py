@@ -224,7 +224,8 @@ def plan_all(dsn: str, planners: int, batch_size: int, told: Any) -> None:
     from shared.runtime.service import spare_the_collector
 
     class Nowhere:
-        is_behind = False
+        def was_behind(self, *, within_seconds: float) -> bool:  # noqa: ARG002
+            return False
 
         def offer(self, rows: object) -> None: ...
 

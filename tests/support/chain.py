@@ -207,7 +207,8 @@ class BreakableStore:
 class Uncounted:
     """Metrics that nobody reads."""
 
-    is_behind = False
+    def was_behind(self, *, within_seconds: float) -> bool:
+        return False
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *_, **__: None

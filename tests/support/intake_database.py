@@ -27,7 +27,9 @@ class Offered:
 
     def __init__(self) -> None:
         self.rows: list[OutboxRow] = []
-        self.is_behind = False
+
+    def was_behind(self, *, within_seconds: float) -> bool:
+        return False
 
     def offer(self, rows: Sequence[OutboxRow]) -> None:
         self.rows.extend(rows)

@@ -244,7 +244,8 @@ class TestDecline:
 
     async def test_keeps_its_category_when_it_is_announced_again(self, desk, store, stated):
         class NeverBehind:
-            is_behind = False
+            def was_behind(self, *, within_seconds: float) -> bool:
+                return False
 
         await desk.ask(request(payment_method_token=HARD))
         again = AnnounceAgain(

@@ -53,7 +53,8 @@ async def store(request, rows):
 
 
 class NeverBehind:
-    is_behind = False
+    def was_behind(self, *, within_seconds: float) -> bool:
+        return False
 
     def offer(self, rows) -> None: ...
 
@@ -439,7 +440,8 @@ class TestAnnouncingAgain:
 
 
 class Behind(NeverBehind):
-    is_behind = True
+    def was_behind(self, *, within_seconds: float) -> bool:
+        return True
 
 
 def delays(store) -> StateDelays:

@@ -100,14 +100,14 @@ async def drained(rows) -> None:
 
 async def ahead(found: Announcer) -> None:
     async def caught_up() -> bool:
-        return not found.is_behind
+        return not found.was_behind(within_seconds=0.0)
 
     await eventually_async(caught_up)
 
 
 async def behind(found: Announcer) -> None:
     async def fell_behind() -> bool:
-        return found.is_behind
+        return found.was_behind(within_seconds=0.0)
 
     await eventually_async(fell_behind)
 
@@ -212,6 +212,8 @@ class TestAnnouncer:
             await behind(found)
             published.before = None
             await drained(rows)
+            await ahead(found)
+            assert found.was_behind(within_seconds=3600.0)
         assert published.numbers == [1, 2]
 
     async def test_announces_what_an_earlier_life_has_left(self, rows):

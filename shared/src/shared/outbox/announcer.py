@@ -74,6 +74,7 @@ class Announcer:
         self._wake = asyncio.Event()
         # Rows of an earlier life may be waiting: they go first.
         self._behind = True
+        self._caught_up_at = 0.0
 
     def offer(self, rows: Sequence[OutboxRow]) -> None:
         """Take committed rows for announcement; never blocks and never fails.
@@ -88,10 +89,13 @@ class Announcer:
         self._queue.extend(rows)
         self._wake.set()
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether announcements come from the table because Kafka was away."""
-        return self._behind
+    def was_behind(self, *, within_seconds: float) -> bool:
+        """Whether Kafka was away until so long ago, so that announcements came from the table.
+
+        What has not come through by then has hardly been on its way: to announce it again would
+        double the work that an outage leaves.
+        """
+        return self._behind or _now() - self._caught_up_at < within_seconds
 
     async def run(self) -> None:
         """Announce until cancelled; every failure is waited out."""
@@ -168,6 +172,7 @@ class Announcer:
         while await self._announce_stored(older_than_seconds=0.0):
             pass
         self._behind = False
+        self._caught_up_at = _now()
         # Between the last look and the line above, rows may have come that nobody offered.
         if await self._announce_stored(older_than_seconds=0.0):
             # So many of them that some are left: none from memory may overtake these.

@@ -215,7 +215,7 @@ class RestateRequests:
     cap_seconds: float
 
     async def __call__(self, *, now: datetime, limit: int) -> int:
-        if self.announce.is_behind:
+        if self.announce.was_behind(within_seconds=self.first_seconds):
             return 0
         async with self.store.transaction() as unit:
             unheard = await unit.claim_unheard(

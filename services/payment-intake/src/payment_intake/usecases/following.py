@@ -56,7 +56,7 @@ class AnnounceAgain:
     cap_seconds: float
 
     async def __call__(self, *, now: datetime, limit: int) -> int:
-        if self.announce.is_behind:
+        if self.announce.was_behind(within_seconds=self.first_seconds):
             # What Kafka has not taken yet need not be said a second time.
             return 0
         async with self.store.transaction() as unit:
