@@ -17,6 +17,7 @@ from shared.db.health import database_check
 from shared.failpoints import Failpoint, Seam, crashing
 from shared.messaging.consumers import Consumers, build_broker, group_of
 from shared.messaging.inbox import Group, Inbox
+from shared.messaging.metadata import pause_between_attempts
 from shared.messaging.producer import RecordProducer
 from shared.outbox.announcer import Announcer
 from shared.outbox.table import Outbox
@@ -59,6 +60,7 @@ def build_backbone(
     failpoint: Failpoint | None = None,
 ) -> Backbone:
     """Put together what every service stands on."""
+    pause_between_attempts()
     engine = build_engine(
         url=settings.database_url.get_secret_value(),
         application_name=group_id,
