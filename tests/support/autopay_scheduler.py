@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.announcing import Offered
 from tests.support.backends import TestDatabase
 from tests.support.reenrolment_database import sqlalchemy_url
 
@@ -78,7 +79,7 @@ from shared.contracts.portal import (
 from shared.contracts.postings import PostingPosted, PostingReversed
 from shared.contracts.wire import Received
 from shared.db.engine import build_engine
-from shared.outbox.table import Outbox, OutboxRow
+from shared.outbox.table import Outbox
 
 ZONE = ZoneInfo("America/Chicago")
 TABLES = (
@@ -142,19 +143,6 @@ class StillClock:
 
     def advance(self, **parts: float) -> None:
         self.now += timedelta(**parts)
-
-
-class Offered:
-    """Takes committed rows for announcement and leaves them in the outbox."""
-
-    def __init__(self) -> None:
-        self.rows: list[OutboxRow] = []
-
-    def was_behind(self, *, within_seconds: float) -> bool:
-        return False
-
-    def offer(self, rows: Sequence[OutboxRow]) -> None:
-        self.rows.extend(rows)
 
 
 @dataclass(frozen=True, kw_only=True)

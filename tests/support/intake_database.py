@@ -8,31 +8,19 @@ from typing import Any
 import asyncpg
 import orjson
 from sqlalchemy.ext.asyncio import AsyncEngine
+from tests.support.announcing import Offered
 from tests.support.backends import TestDatabase
 
 from payment_intake.adapters.repositories import SqlStore
 from payment_intake.adapters.tables import outbox
 from shared.db.engine import build_engine
 from shared.db.migrations import migrate
-from shared.outbox.table import Outbox, OutboxRow
+from shared.outbox.table import Outbox
 
 TABLES = (
     "events, rejections, conflicts, payments, payment_references, movements, outbox, "
     "charges, charge_attempts, switches, switch_changes"
 )
-
-
-class Offered:
-    """Keeps the rows that were offered for announcement."""
-
-    def __init__(self) -> None:
-        self.rows: list[OutboxRow] = []
-
-    def was_behind(self, *, within_seconds: float) -> bool:
-        return False
-
-    def offer(self, rows: Sequence[OutboxRow]) -> None:
-        self.rows.extend(rows)
 
 
 def sqlalchemy_url(database: TestDatabase) -> str:

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import orjson
 import pytest
+from tests.support.announcing import Offered
 from tests.support.intake import NOW
 from tests.support.intake_charges import (
     CENTS,
@@ -243,14 +244,10 @@ class TestDecline:
         assert [each["category"] for each in stated.facts("charge.declined")] == ["hard"] * 2
 
     async def test_keeps_its_category_when_it_is_announced_again(self, desk, store, stated):
-        class NeverBehind:
-            def was_behind(self, *, within_seconds: float) -> bool:
-                return False
-
         await desk.ask(request(payment_method_token=HARD))
         again = AnnounceAgain(
             store=store,
-            announce=NeverBehind(),
+            announce=Offered(),
             metrics=desk.metrics,
             first_seconds=1,
             cap_seconds=60,

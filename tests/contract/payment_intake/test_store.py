@@ -6,6 +6,7 @@ from itertools import product
 from uuid import UUID
 
 import pytest
+from tests.support.announcing import Offered
 from tests.support.intake import (
     GROSS_CENTS,
     NET_CENTS,
@@ -50,13 +51,6 @@ async def store(request, rows):
         return InMemoryStore()
     await rows.empty()
     return rows.store()
-
-
-class NeverBehind:
-    def was_behind(self, *, within_seconds: float) -> bool:
-        return False
-
-    def offer(self, rows) -> None: ...
 
 
 def taking(store, **rules) -> TakeEvents:
@@ -392,7 +386,7 @@ class TestFollowing:
 
 def again(store) -> AnnounceAgain:
     return AnnounceAgain(
-        store=store, announce=NeverBehind(), metrics=Metrics(), first_seconds=30, cap_seconds=100
+        store=store, announce=Offered(), metrics=Metrics(), first_seconds=30, cap_seconds=100
     )
 
 
@@ -439,7 +433,7 @@ class TestAnnouncingAgain:
         assert (await movement(store)).announcements == 1
 
 
-class Behind(NeverBehind):
+class Behind(Offered):
     def was_behind(self, *, within_seconds: float) -> bool:
         return True
 
