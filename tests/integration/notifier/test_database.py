@@ -195,7 +195,7 @@ class TestClaimPlan:
                 ),
                 {"now": NOON + timedelta(days=1)},
             )
-            assert "notifications_due" in "\n".join(rows.scalars())
+            assert "using notifications_due on" in "\n".join(rows.scalars())
 
 
 class TestMigrations:

@@ -620,10 +620,10 @@ async def _execute(dsn: str, statement: str) -> None:
 
 
 def _wal_compression(server: Sequence[str]) -> str:
-    """LZ4 where the server was built with it, else its own method.
+    """LZ4 where the server was built with it, else pglz, which every server has.
 
-    With 10 million payments held most of the WAL is whole pages, and its own method (pglz) took
-    a fifth of all payments a second for them (docs/performance.md).
+    With 10 million payments held most of the WAL is whole pages, for which pglz took a fifth of
+    all payments a second (docs/performance.md).
     """
     asked = [*server, "-c", "wal_compression=lz4", "-C", "wal_compression"]
     answer = subprocess.run(asked, capture_output=True, check=False, cwd="/", timeout=10)

@@ -3,8 +3,8 @@
 Where the leader of a partition is unknown, its fetcher and its sender ask for metadata in a loop,
 one attempt after the other. An attempt at a broker that is away fails at once, and so does the next
 (aiokafka 0.14: `Fetcher._fetch_requests_routine`, `Sender._sender_routine`, whose comment speaks of
-a time to wait that nobody waits). Measured: up to a whole core of each service for as long as its
-broker was away, cores on which webhooks wait.
+a time to wait that nobody waits). Measured: up to 0.75 of a core of a service while its broker was
+away, cores on which webhooks wait (docs/decisions/0029).
 """
 
 import asyncio

@@ -90,10 +90,11 @@ class Announcer:
         self._wake.set()
 
     def was_behind(self, *, within_seconds: float) -> bool:
-        """Whether Kafka was away until so long ago, so that announcements came from the table.
+        """Whether announcements came from the table at any time in the last so many seconds.
 
-        What has not come through by then has hardly been on its way: to announce it again would
-        double the work that an outage leaves.
+        They do after a start, while Kafka is away, and until what waited meanwhile has left. What
+        has not come through by then has hardly been on its way: to announce it again would double
+        the work that an outage leaves.
         """
         return self._behind or _now() - self._caught_up_at < within_seconds
 

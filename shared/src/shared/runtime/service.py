@@ -20,7 +20,9 @@ from shared.runtime.settings import ServiceSettings
 _log = structlog.get_logger(__name__)
 
 MANY = 100
+"""What a job finds where there is more: the smallest of the limits that jobs are run with."""
 GATHER_SECONDS = 0.1
+"""How long a job that found a few leaves more to gather."""
 
 
 class Door(Protocol):

@@ -57,7 +57,7 @@ class AnnounceAgain:
 
     async def __call__(self, *, now: datetime, limit: int) -> int:
         if self.announce.was_behind(within_seconds=self.first_seconds):
-            # What Kafka has not taken yet need not be said a second time.
+            # What Kafka has not taken yet, or only just, need not be said a second time.
             return 0
         async with self.store.transaction() as unit:
             unfinished = await unit.claim_unfinished(
