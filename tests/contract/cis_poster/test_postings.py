@@ -403,6 +403,18 @@ class TestSuspense:
         assert [each.id for each in found] == [posting.id for posting in bad[:2]]
         assert found[1].suspended_at == later(1)
 
+    async def test_is_listed_in_order_of_arrival_where_it_came_in_one_moment(
+        self, store: Store
+    ) -> None:
+        bad = [a_posting(account_id=f"A-{n}") for n in range(3)]
+        mine = store()
+        attempts = (await take(mine, *bad)).attempts
+        answer = Answer(outcome=Outcome.REFUSED, reason="cash_only")
+        for attempt in reversed(attempts):
+            await settle(mine, (attempt, answer))
+        found = await store().suspense(limit=3)
+        assert [each.id for each in found] == [posting.id for posting in bad]
+
     async def test_is_released_to_an_account(self, store: Store) -> None:
         posting = a_posting()
         await suspend(store(), posting)

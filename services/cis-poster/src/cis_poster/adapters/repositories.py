@@ -336,7 +336,7 @@ class SqlPostings:
         statement = (
             select(postings)
             .where(postings.c.status.in_([Status.SUSPENDED, Status.CONFLICTED]))
-            .order_by(postings.c.settled_at)
+            .order_by(postings.c.settled_at, postings.c.seq)
             .limit(limit)
         )
         async with one_statement(self._engine) as connection:
