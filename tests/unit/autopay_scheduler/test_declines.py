@@ -7,6 +7,7 @@ from tests.support.autopay.tables import check, city_calendar, example_id, examp
 
 from autopay_scheduler.domain.declines import (
     ATTEMPTS_MAX,
+    NEXT_STEPS,
     REPRESENTED_CODES,
     REPRESENTMENTS_MAX,
     Decline,
@@ -44,6 +45,16 @@ class TestNextStep:
         found = declined(category=category, is_bank_debit=is_bank_debit)
         assert found.step in get_args(NextStep)
         assert (found.attempt_on is not None) is (found.step == "retry")
+
+    def test_is_one_of_those_that_can_follow_and_each_of_them_does(self):
+        assert {
+            category: {
+                declined(category=category, is_bank_debit=is_bank_debit, attempt=attempt).step
+                for attempt in (1, ATTEMPTS_MAX)
+                for is_bank_debit in (True, False)
+            }
+            for category in get_args(DeclineCategory)
+        } == {category: set(steps) for category, steps in NEXT_STEPS.items()}
 
     def test_is_to_give_up_where_the_city_does_not_retry(self):
         assert declined(retry_days=()) == Next("give_up")

@@ -1,7 +1,12 @@
 """Every collector of autopay-scheduler."""
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
+from autopay_scheduler.domain.declines import NEXT_STEPS
+from autopay_scheduler.domain.notices import NoticeStatus
+from autopay_scheduler.domain.reenrolment import ReenrolmentEvent
+from shared.contracts.autopay import StopReason
 from shared.runtime.metrics import Backlog, Labelled, ServiceMetrics
 
 _LATENESS_SECONDS = (1, 5, 15, 60, 300, 900, 3600, 6 * 3600, 24 * 3600, 72 * 3600)
@@ -114,6 +119,18 @@ class Metrics(ServiceMetrics):
             "reenrolments_without_email",
             "Awaiting re-enrolment and not to be reached by e-mail: a clerk's list.",
         )
+
+        self._stopped.expect(get_args(StopReason))
+        self._bills.expect(("kept", "outdated"))
+        self._postings.expect(("kept", "duplicate"))
+        self._notices_asked.expect(("first", "anew"))
+        self._noticed.expect((NoticeStatus.SENT, NoticeStatus.FAILED, NoticeStatus.SKIPPED))
+        self._requested.expect(("1",))
+        self._restated.expect(("request", "announcement"))
+        for category, steps in NEXT_STEPS.items():
+            self._declines.expect((category,), steps)
+        self._methods.expect(("updated", "outdated", "withdrawn", "unknown"))
+        self._moved.expect(ReenrolmentEvent)
 
     def word(self, *, kind: str, outcome: str) -> None:
         self._words.labels(kind, outcome).inc()

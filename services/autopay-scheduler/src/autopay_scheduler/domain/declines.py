@@ -6,9 +6,10 @@ authorisations (Visa: 15 in 30 days; Mastercard: 10 in 24 hours), far above what
 Stripe, "Network decline codes": R01 and R09 are its `insufficient_funds`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from types import MappingProxyType
 
 from autopay_scheduler.domain.days import Calendar, open_day_from
 from shared.contracts.autopay import NextStep
@@ -21,6 +22,16 @@ REPRESENTMENT_DAYS_MAX = 180
 """From the original entry's settlement; counted here from the attempt, which is earlier."""
 ATTEMPTS_MAX = 9
 """What a request can say of its attempt, and fewer than any network allows within a month."""
+
+NEXT_STEPS: Mapping[DeclineCategory, tuple[NextStep, ...]] = MappingProxyType(
+    {
+        "soft": ("retry", "give_up"),
+        "hard": ("stop",),
+        "withdrawn": ("stop",),
+        "action_required": ("ask",),
+    }
+)
+"""What `next_step` can answer to each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
