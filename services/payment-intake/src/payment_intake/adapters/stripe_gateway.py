@@ -18,7 +18,6 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Protocol, cast
 
 import aiohttp
-import stripe
 
 from payment_intake.adapters.stripe import (
     PROCESSOR,
@@ -30,6 +29,10 @@ from payment_intake.adapters.stripe import (
 )
 from payment_intake.domain.charges import Answer, AnswerKind, Charge
 from payment_intake.domain.declines import decline_category
+from shared.absent import absent
+
+with absent("requests"):
+    import stripe
 
 CONNECT_SECONDS_MAX = 3.0
 POOL_WAIT_SECONDS_MAX = 5.0
