@@ -23,7 +23,7 @@ from cis_poster.usecases import ManageSuspense
 from payment_intake.consumers import to_heard, to_told
 from payment_intake.domain import ENDED
 from payment_intake.ports import Incoming, Store
-from payment_intake.usecases import AnnounceAgain, FollowMovements, TakeEvents
+from payment_intake.usecases import AnnounceAgain, CatchingUp, FollowMovements, TakeEvents
 from shared.contracts.fact import Fact
 from shared.contracts.notifications import NotificationSent
 from shared.contracts.payments import ChargeDeclined
@@ -238,11 +238,15 @@ class Chain:
             new_id=uuid7,
             metrics=Uncounted(),
         )
-        self.follow = FollowMovements(store=self.store, metrics=Uncounted())
+        catching_up = CatchingUp(late_seconds=30.0, monotonic=lambda: self.clock().timestamp())
+        self.follow = FollowMovements(
+            store=self.store, metrics=Uncounted(), catching_up=catching_up
+        )
         self.announce_again = AnnounceAgain(
             store=self.store,
             announce=Uncounted(),
             metrics=Uncounted(),
+            catching_up=catching_up,
             first_seconds=30.0,
             cap_seconds=3600.0,
         )

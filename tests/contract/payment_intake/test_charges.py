@@ -22,7 +22,7 @@ from tests.support.intake_store import InMemoryStore
 from payment_intake.domain import Heard, MovementKind, PaymentStatus
 from payment_intake.domain.charges import ChargeStatus
 from payment_intake.ports import Permit
-from payment_intake.usecases import AnnounceAgain
+from payment_intake.usecases import AnnounceAgain, CatchingUp
 
 SOFT = "pm_script_declined_insufficient_funds_1"
 SOFT_ALWAYS = "pm_script_declined_insufficient_funds"
@@ -249,6 +249,7 @@ class TestDecline:
             store=store,
             announce=Offered(),
             metrics=desk.metrics,
+            catching_up=CatchingUp(late_seconds=1),
             first_seconds=1,
             cap_seconds=60,
         )

@@ -32,7 +32,14 @@ from payment_intake.domain import (
 from payment_intake.metrics import Metrics
 from payment_intake.ports import Heard as PostingHeard
 from payment_intake.ports import Outcome, Rejected, Told
-from payment_intake.usecases import AnnounceAgain, FollowMovements, StateDelays, TakeEvents
+from payment_intake.usecases import (
+    AnnounceAgain,
+    CatchingUp,
+    FollowMovements,
+    StateDelays,
+    TakeEvents,
+)
+from payment_intake.usecases.following import CAUGHT_UP_MIN
 from shared.ids import uuid7
 
 CAPTURED = heard(Heard.CAPTURED)
@@ -58,7 +65,7 @@ def taking(store, **rules) -> TakeEvents:
 
 
 def following(store) -> FollowMovements:
-    return FollowMovements(store=store, metrics=Metrics())
+    return FollowMovements(store=store, metrics=Metrics(), catching_up=CatchingUp(late_seconds=30))
 
 
 async def take(store, *observations, start: int = 0) -> None:
@@ -386,7 +393,12 @@ class TestFollowing:
 
 def again(store) -> AnnounceAgain:
     return AnnounceAgain(
-        store=store, announce=Offered(), metrics=Metrics(), first_seconds=30, cap_seconds=100
+        store=store,
+        announce=Offered(),
+        metrics=Metrics(),
+        catching_up=CatchingUp(late_seconds=30),
+        first_seconds=30,
+        cap_seconds=100,
     )
 
 
@@ -431,6 +443,25 @@ class TestAnnouncingAgain:
         resting = replace(again(store), announce=Behind())
         assert await resting(now=NOW + timedelta(days=1), limit=10) == 0
         assert (await movement(store)).announcements == 1
+
+    @pytest.mark.parametrize(("late", "rests"), [(CAUGHT_UP_MIN, True), (CAUGHT_UP_MIN - 1, False)])
+    @pytest.mark.parametrize("comes", ["posted", "told"])
+    async def test_rests_while_all_that_comes_through_is_late(self, store, comes, late, rests):
+        owned = []
+        for number in range(late):
+            one = heard(Heard.CAPTURED, references=(f"pi_{number}",))
+            await taking(store)([incoming(one, event_id=f"e{number}", received_at=NOW)])
+            owned += (await seen(store, f"pi_{number}")).movements
+        at = NOW + timedelta(seconds=31)
+        catching_up = CatchingUp(late_seconds=30)
+        follow = replace(following(store), catching_up=catching_up)
+        if comes == "told":
+            await following(store).hear([posting(each) for each in owned[1:]])
+            await follow.tell([notice(each, at=at) for each in owned])
+        else:
+            await follow.hear([posting(each, at=at) for each in owned])
+        resting = replace(again(store), catching_up=catching_up)
+        assert (await resting(now=at, limit=100) == 0) is rests
 
 
 class Behind(Offered):

@@ -64,7 +64,7 @@ class Settings(ServiceSettings):
     breaker_failures_max: int = Field(default=5, ge=1)
     """Calls in a row in which no message was taken before nothing is sent for a while."""
     breaker_pause_seconds: float = Field(default=0.5, gt=0)
-    breaker_pause_seconds_max: float = Field(default=5.0, gt=0)
+    breaker_pause_seconds_max: float = Field(default=2.0, gt=0)
     recovery_interval_seconds: float = Field(default=0.25, gt=0)
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ from payment_intake.ports import ChargeGateway, Incoming, Outcome
 from payment_intake.settings import Settings
 from payment_intake.usecases import (
     AnnounceAgain,
+    CatchingUp,
     ChargeDue,
     Charging,
     FollowMovements,
@@ -162,6 +163,7 @@ def build_app(
         size_max_bytes=settings.request_size_max_bytes,
         seconds_max=settings.request_seconds_max,
     )
+    catching_up = CatchingUp(late_seconds=settings.announce_again_after_seconds)
     backbone.broker.include_router(
         build_router(
             group=backbone.group,
@@ -169,7 +171,7 @@ def build_app(
             read_portal=PortalRecords(reader=portal_reader, clock=clock, metrics=metrics),
             take_batch=take_batch,
             take_charges=charges.take,
-            follow=FollowMovements(store=store, metrics=metrics),
+            follow=FollowMovements(store=store, metrics=metrics, catching_up=catching_up),
         )
     )
     jobs = Jobs(
@@ -177,6 +179,7 @@ def build_app(
             store=store,
             announce=announcer,
             metrics=metrics,
+            catching_up=catching_up,
             first_seconds=settings.announce_again_after_seconds,
             cap_seconds=settings.announce_again_cap_seconds,
         ),

@@ -11,11 +11,17 @@ from payment_intake.usecases.charging import (
     WithdrawExpired,
 )
 from payment_intake.usecases.facts import movement_fact, pending_fact, primary_reference
-from payment_intake.usecases.following import AnnounceAgain, FollowMovements, StateDelays
+from payment_intake.usecases.following import (
+    AnnounceAgain,
+    CatchingUp,
+    FollowMovements,
+    StateDelays,
+)
 from payment_intake.usecases.taking import ConcurrentTakeError, IntakeMetrics, TakeEvents
 
 __all__ = [
     "AnnounceAgain",
+    "CatchingUp",
     "ChargeDue",
     "ChargeMetrics",
     "Charging",

@@ -1,8 +1,10 @@
 """Follows movements to their end, says again what was not heard, states what is late."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import inf
+from time import monotonic
 
 import structlog
 
@@ -16,6 +18,32 @@ from shared.runtime.tracing import trace_id
 
 _log = structlog.get_logger(__name__)
 
+CAUGHT_UP_MIN = 10
+CAUGHT_UP_SECONDS = 5.0
+"""For so long one batch of at least so many, all of them late, says that the others are too."""
+
+
+class CatchingUp:
+    """Whether the services behind intake work off what waited while they could not.
+
+    Then all that waits is late, and lateness is no sign of a loss. A few that are late say nothing:
+    one account's trouble must not keep the others from being announced again.
+    """
+
+    def __init__(self, *, late_seconds: float, monotonic: Callable[[], float] = monotonic) -> None:
+        self._late_seconds = late_seconds
+        self._monotonic = monotonic
+        self._seen_at = -inf
+
+    def came_through(self, waited_seconds: Sequence[float]) -> None:
+        """Note how long those had waited of which one batch has told."""
+        if len(waited_seconds) >= CAUGHT_UP_MIN and min(waited_seconds) > self._late_seconds:
+            self._seen_at = self._monotonic()
+
+    @property
+    def is_under_way(self) -> bool:
+        return self._monotonic() - self._seen_at < CAUGHT_UP_SECONDS
+
 
 @dataclass(frozen=True, kw_only=True)
 class FollowMovements:
@@ -23,26 +51,33 @@ class FollowMovements:
 
     store: Store
     metrics: IntakeMetrics
+    catching_up: CatchingUp
 
     async def hear(self, heard: Sequence[Heard]) -> None:
         posted = await self.store.hear(heard)
         said = {each.movement_id: each for each in heard}
+        waited = []
         for movement_id, kind, accepted_at in posted:
+            it = said[movement_id]
+            seconds = (it.at - accepted_at).total_seconds()
+            waited.append(seconds)
             if kind is MovementKind.PAYMENT:
-                it = said[movement_id]
-                seconds = (it.at - accepted_at).total_seconds()
                 self.metrics.posted_after(seconds, traceparent=it.traceparent)
+        self.catching_up.came_through(waited)
 
     async def tell(self, told: Sequence[Told]) -> None:
         ended = await self.store.tell(told)
         # Measured until the mail server's yes: when that is heard of here depends on how long
         # notifications gather on their way. A payment's movement has the payment's own id.
         said = {each.movement_id or each.payment_id: each for each in told}
+        waited = []
         for movement_id, kind, accepted_at in ended:
             if kind is MovementKind.PAYMENT and movement_id in said:
                 it = said[movement_id]
                 seconds = (it.at - accepted_at).total_seconds()
+                waited.append(seconds)
                 self.metrics.confirmed_after(seconds, traceparent=it.traceparent)
+        self.catching_up.came_through(waited)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +87,15 @@ class AnnounceAgain:
     store: Store
     announce: Announce
     metrics: IntakeMetrics
+    catching_up: CatchingUp
     first_seconds: float
     cap_seconds: float
 
     async def __call__(self, *, now: datetime, limit: int) -> int:
         if self.announce.was_behind(within_seconds=self.first_seconds):
             # What Kafka has not taken yet, or only just, need not be said a second time.
+            return 0
+        if self.catching_up.is_under_way:
             return 0
         async with self.store.transaction() as unit:
             unfinished = await unit.claim_unfinished(
