@@ -117,14 +117,17 @@ _CALL_COLUMNS = (
 _INSERT_CALLS = insert_rows(charge_attempts, _CALL_COLUMNS)
 _BACKLOG = text(
     """
-    SELECT s.status, count(c.id), coalesce(extract(epoch FROM :now - min(c.created_at)), 0)
+    SELECT s.status, coalesce(c.count, 0), coalesce(extract(epoch FROM :now - c.oldest), 0)
     FROM unnest(CAST(:statuses AS text[])) AS s(status)
     LEFT JOIN (
-        SELECT id, status, created_at FROM payment_intake.charges
-        WHERE status IN ('due', 'charging', 'unknown', 'refund_due', 'refunding')
-        ORDER BY due_at LIMIT 10000
+        SELECT status, count(*) AS count, min(created_at) AS oldest
+        FROM (
+            SELECT status, created_at FROM payment_intake.charges
+            WHERE status IN ('due', 'charging', 'unknown', 'refund_due', 'refunding')
+            ORDER BY due_at LIMIT 10000
+        ) AS waiting
+        GROUP BY status
     ) c ON c.status = s.status
-    GROUP BY s.status
     """
 )
 

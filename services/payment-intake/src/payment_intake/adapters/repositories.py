@@ -216,13 +216,17 @@ _CLAIM_DELAYED = text(
 )
 _BACKLOG = text(
     """
-    SELECT s.status, count(m.id), coalesce(extract(epoch FROM :now - min(m.accepted_at)), 0)
+    SELECT s.status, coalesce(m.count, 0), coalesce(extract(epoch FROM :now - m.oldest), 0)
     FROM unnest(CAST(:statuses AS text[])) AS s(status)
     LEFT JOIN (
-        SELECT id, status, accepted_at FROM payment_intake.movements
-        WHERE announce_at IS NOT NULL ORDER BY announce_at LIMIT 10000
+        SELECT status, count(*) AS count, min(accepted_at) AS oldest
+        FROM (
+            SELECT status, accepted_at FROM payment_intake.movements
+            WHERE announce_at IS NOT NULL ORDER BY announce_at LIMIT 10000
+        ) AS waiting
+        GROUP BY status
     ) m ON m.status = s.status
-    GROUP BY s.status ORDER BY s.status
+    ORDER BY s.status
     """
 )
 
