@@ -31,6 +31,12 @@ def eventually(holds: Callable[[], bool], *, timeout_seconds: float = 10.0) -> N
         time.sleep(0.02)
 
 
+def said_by(code: str) -> str:
+    """What a fresh interpreter prints that runs this code and nothing else."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
 def start_owner(
     *, name: str, parts: str, state_dir: Path, wait: bool = True
 ) -> subprocess.Popen[str]:

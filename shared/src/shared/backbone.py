@@ -9,7 +9,7 @@ from typing import cast
 
 from faststream.kafka import KafkaBroker
 from sqlalchemy import Table
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio.engine import AsyncEngine
 
 from shared.clock import Clock
 from shared.db.engine import build_engine

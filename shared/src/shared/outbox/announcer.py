@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio.engine import AsyncEngine
 
 from shared.contracts.wire import OutboundRecord
 from shared.db.engine import one_statement, transaction

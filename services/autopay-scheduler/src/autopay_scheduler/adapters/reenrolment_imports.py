@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import asyncpg
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio.engine import AsyncConnection, AsyncEngine
 
 from autopay_scheduler.domain.import_lines import DraftLine, EnrolmentLine, LineProblem, Reason
 from autopay_scheduler.domain.payment_data import NumberShape, numbers_are_payment_data

@@ -9,7 +9,7 @@ from uuid import UUID
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import Row, bindparam, func, select, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio.engine import AsyncConnection, AsyncEngine
 
 from notifier.adapters.tables import contacts, failed_attempts, notifications
 from notifier.domain import (

@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Row, bindparam, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio.engine import AsyncConnection
 
 from payment_intake.adapters.tables import charge_attempts, charges, switch_changes, switches
 from payment_intake.domain.charges import UNSETTLED, Charge, ChargeStatus, Hand

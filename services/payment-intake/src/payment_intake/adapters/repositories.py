@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from sqlalchemy import Row, TextClause, bindparam, func, insert, select, text, tuple_
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio.engine import AsyncConnection, AsyncEngine
 
 from payment_intake.adapters.charge_rows import SqlCharges
 from payment_intake.adapters.tables import (

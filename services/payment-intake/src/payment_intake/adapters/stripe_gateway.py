@@ -29,7 +29,7 @@ from payment_intake.adapters.stripe import (
 )
 from payment_intake.domain.charges import Answer, AnswerKind, Charge
 from payment_intake.domain.declines import decline_category
-from shared.absent import absent
+from shared.imports import absent
 
 with absent("requests"):
     import stripe
