@@ -18,7 +18,7 @@ import notifier.settings
 import payment_intake.app
 import payment_intake.settings
 import shared.messaging.consumers
-from shared.messaging.consumers import CoalescingConsumer
+from shared.messaging.consumers import CoalescingConsumer, gather_seconds
 from shared.messaging.inbox import MAX_POLL_INTERVAL_MS, PATIENCE_SECONDS, Group, batch_subscription
 
 COMMON = {
@@ -206,3 +206,22 @@ class TestCoalescingConsumer:
         await consumer.commit()
         await consumer.stop()
         assert committed == [1, 2]
+
+
+class TestGatherSeconds:
+    @pytest.mark.parametrize(
+        ("per_second", "seconds"),
+        [(50, 0.01), (150, 0.04), (290, 0.04), (320, 0.1), (390, 0.1), (450, 0.25), (1900, 0.25)],
+    )
+    def test_settle_by_the_rate(self, per_second, seconds):
+        pause = 0.0
+        for _ in range(100):
+            # What arrives meanwhile is the next batch, on average: one record at least, since it
+            # waits for one.
+            pause = gather_seconds(max(1, per_second * pause), most=500)
+        assert pause == pytest.approx(seconds)
+
+    def test_are_none_where_nothing_came_or_more_is_waiting(self):
+        assert gather_seconds(0) == 0.0
+        assert gather_seconds(500, most=500) == 0.0
+        assert gather_seconds(500) == 0.25

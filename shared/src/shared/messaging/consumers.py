@@ -28,10 +28,11 @@ STALLED_SECONDS = 60.0
 """Records that have been fetched and not taken for so long are stalled: likewise."""
 POLL_MS = 1_000
 """How long a consumer waits for a record before FastStream looks around; any record ends it."""
-PACES_SECONDS = ((0.010, 0.040), (0.005, 0.100))
+PACES_SECONDS = ((0.010, 0.040), (0.0033, 0.100), (0.0025, 0.250))
 """For how long the next batch may gather after one: so much for each of its records, so much at
-most; whichever is longer. That is nothing below a hundred records a second, 40 ms from there on
-and 100 ms from two hundred on, when it is the number of requests and transactions that costs.
+most; whichever is longer. That is nothing below a hundred records a second, 40 ms from there on,
+100 ms from three hundred on and 250 ms from four hundred on, when it is the number of requests and
+transactions that costs.
 """
 COMMIT_SECONDS = 0.5
 COMMIT_SECONDS_MAX = 3.0
@@ -44,6 +45,16 @@ rest of the time is for what was taken before.
 """
 MEASURE_INTERVAL_SECONDS = 5.0
 ASK_SECONDS_MAX = 3.0
+
+
+def gather_seconds(count: int, *, most: int | None = None) -> float:
+    """Return how long after a batch of so many records the next one is asked for.
+
+    After one of the `most` that a batch can have, at once: more is waiting.
+    """
+    if most is not None and count >= most:
+        return 0.0
+    return max(min(longest, count * each) for each, longest in PACES_SECONDS)
 
 
 class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -100,7 +111,7 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         )
         self.pause(*self.assignment())
         count = sum(map(len, found.values()))
-        self._next_poll_at = now() + max(min(most, count * each) for each, most in PACES_SECONDS)
+        self._next_poll_at = now() + gather_seconds(count, most=max_records)
         self._in_hand = {
             partition: OffsetAndMetadata(records[-1].offset + 1, "")
             for partition, records in found.items()
