@@ -270,17 +270,19 @@ class Bed:
             self.sent.extend(sending.payments)
 
     async def warm_up(self, *, seconds: float, count_max: int) -> float:
-        """Load it for about so long, ever more at a time; the rate at which the last came through.
+        """Load it for about so long, ever more at a time; the highest rate of any of these loads.
 
         Starts small, because some take a second for what others do in a hundredth. What is warmed
-        up is above all Kafka, whose compiler works for the first thousands of records.
+        up is above all Kafka, whose compiler works for the first thousands of records. The last
+        load is often a small one, whose rate is that of one payment's way and not of the whole.
         """
         self._say("warming up")
         began, per_second, count, sent = time.monotonic(), 0.0, WARM_UP_FIRST, 0
         while True:
             sending = await self.send_closed(self.prepare(count=count))
             await self.until_confirmed(timeout_seconds=30 + 10 * seconds)
-            per_second = count / max(time.time() - sending.started_at, 1e-3)
+            took_seconds = max(time.time() - sending.started_at, 1e-3)
+            per_second = max(per_second, count / took_seconds)
             sent += count
             left_seconds = began + seconds - time.monotonic()
             if left_seconds < 0.2 or sent >= count_max:
