@@ -611,6 +611,7 @@ class Poster:
         self.lanes: Lanes[Attempt] = Lanes(
             lane_of=lambda attempt: attempt.posting.account_id,
             act=self.attempting,
+            settle=self.attempting.settled,
             give_up=lambda attempts: postings.release(attempts, now=clock()),
             limit=self.limit,
             batch_size_max=batch_size,

@@ -335,6 +335,7 @@ class Desk:
         self.lanes: Lanes[Hand] = Lanes(
             lane_of=lambda hand: hand.charge.account_id,
             act=self.charging,
+            settle=self.charging.settled,
             give_up=self._release,
             limit=self.limit,
             batch_size_max=1,

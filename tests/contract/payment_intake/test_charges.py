@@ -417,7 +417,7 @@ class TestCancellation:
             )
         await desk.take([cancellation()])
         assert stated.types() == []
-        await desk.charging([hand])
+        await desk.charging.settled(await desk.charging([hand]))
         assert desk.gateway.calls == []
         assert stated.types() == ["charge.withdrawn"]
 
@@ -560,7 +560,7 @@ class TestSwitch:
                 now=NOW, limit=1, owner=desk.owner, leased_until=NOW + timedelta(seconds=60)
             )
         await desk.switch.turn(is_paused=True, operator="dana", note="double drafts")
-        await desk.charging([hand])
+        await desk.charging.settled(await desk.charging([hand]))
         assert desk.gateway.calls == []
         charge = await desk.charge()
         assert (charge.status, charge.reason) == (ChargeStatus.DUE, "paused")
@@ -625,7 +625,7 @@ class TestTrouble:
         await desk.take([request()])
         [hand] = await desk.lease()
         desk.later(seconds=56)
-        await desk.charging([hand])
+        await desk.charging.settled(await desk.charging([hand]))
         assert desk.gateway.calls == []
         assert (await desk.charge()).status is ChargeStatus.DUE
 
@@ -641,7 +641,7 @@ class TestLeases:
         [slow] = await desk.lease()
         desk.later(minutes=2)
         await desk.lease()
-        await desk.charging([slow])
+        await desk.charging.settled(await desk.charging([slow]))
         assert (await desk.charge()).status is ChargeStatus.CHARGING
 
     async def test_that_are_given_up_are_due_or_unknown_as_before(self, desk, store):

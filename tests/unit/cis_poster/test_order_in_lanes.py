@@ -22,15 +22,19 @@ class Desk:
         self.lanes: Lanes[Item] = Lanes(
             lane_of=lambda item: item[0],
             act=self._act,
+            settle=self._settle,
             give_up=self._give_up,
             limit=FixedLimit(calls=8),
             batch_size_max=1,
             items_max=items_max,
         )
 
-    async def _act(self, items: Sequence[Item]) -> Sequence[bool]:
+    async def _act(self, items: Sequence[Item]) -> Sequence[Item]:
         await self.gate.wait()
         self.acted.extend(items)
+        return items
+
+    async def _settle(self, items: Sequence[Item]) -> Sequence[bool]:
         return [lane not in self.failing for lane, _ in items]
 
     async def _give_up(self, items: Sequence[Item]) -> None:

@@ -75,6 +75,7 @@ class House:
         self.lanes: Lanes[Attempt] = Lanes(
             lane_of=lambda attempt: attempt.notification.account_id,
             act=sending,
+            settle=sending.settled,
             give_up=lambda attempts: self.notifications.release(attempts, now=self.now),
             limit=FixedLimit(calls=1),
             batch_size_max=10,

@@ -42,6 +42,22 @@ class Act:
         return [item for call in self.calls for item in call]
 
 
+class Settle:
+    """Settles as `act` has found it, once it is let go."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def __call__(self, found: Sequence[bool]) -> Sequence[bool]:
+        await self.open.wait()
+        return found
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 class GivenUp:
     """Keeps what was given up; `while_giving` runs in the midst of it, as a database would."""
 
@@ -56,10 +72,17 @@ class GivenUp:
         self.items.extend(items)
 
 
-def lanes(act, given_up=None, *, calls=8, batch_size_max=1, items_max=1000, alone=None) -> Lanes:
+async def found_by_act(found: Sequence[bool]) -> Sequence[bool]:
+    return found
+
+
+def lanes(
+    act, given_up=None, *, settle=None, calls=8, batch_size_max=1, items_max=1000, alone=None
+) -> Lanes:
     return Lanes(
         lane_of=lambda item: item[0],
         act=act,
+        settle=settle or found_by_act,
         give_up=given_up or GivenUp(),
         limit=FixedLimit(calls=calls),
         batch_size_max=batch_size_max,
@@ -102,6 +125,54 @@ class TestLanes:
         await settled(found)
         assert act.in_flight_max == 2
         assert len(act.items) == 20
+
+    async def test_begin_the_next_call_while_the_last_is_being_settled(self):
+        act, settle = Act(), Settle()
+        found = lanes(act, settle=settle, calls=1)
+        await put(found, *((lane, n) for lane in "abcd" for n in (1, 2)))
+        await turns()
+        # One more than is called: what is called and not settled is bounded by the same limit.
+        assert act.items == [("a", 1), ("b", 1)]
+        settle.open.set()
+        await settled(found)
+        assert act.in_flight_max == 1
+        assert sorted(act.items) == [(lane, n) for lane in "abcd" for n in (1, 2)]
+
+    async def test_keep_a_lane_waiting_until_its_item_is_settled(self):
+        act, settle, given_up = Act(), Settle(), GivenUp()
+        act.unsettled = {("a", 1)}
+        found = lanes(act, given_up, settle=settle)
+        await put(found, ("a", 1), ("a", 2))
+        await turns()
+        assert act.items == [("a", 1)]
+        assert found.holds("a")
+        settle.open.set()
+        await settled(found)
+        assert given_up.items == [("a", 2)]
+
+    async def test_take_a_defect_of_settle_as_not_settled(self):
+        async def broken(found: Sequence[bool]) -> Sequence[bool]:
+            raise RuntimeError("a defect")
+
+        act, given_up = Act(), GivenUp()
+        found = lanes(act, given_up, settle=broken, calls=1)
+        await put(found, ("a", 1), ("a", 2), ("b", 1))
+        await settled(found)
+        assert act.items == [("a", 1), ("b", 1)]
+        assert given_up.items == [("a", 2)]
+
+    async def test_wait_for_what_is_being_settled_when_they_close(self):
+        act, settle, given_up = Act(), Settle(), GivenUp()
+        found = lanes(act, given_up, settle=settle, calls=1)
+        await put(found, ("a", 1), ("a", 2))
+        await turns()
+        closing = asyncio.create_task(found.close())
+        await turns()
+        assert not closing.done()
+        settle.open.set()
+        await closing
+        assert given_up.items == [("a", 2)]
+        assert found.held == 0
 
     async def test_fill_a_call_from_several_lanes_up_to_its_bound(self):
         act = Act()

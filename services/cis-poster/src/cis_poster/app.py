@@ -132,6 +132,7 @@ def build_app(
         )
         if spans
         else attempting,
+        settle=attempting.settled,
         give_up=lambda attempts: postings.release(attempts, now=clock()),
         limit=limit,
         batch_size_max=settings.cis_batch_size,

@@ -121,8 +121,8 @@ class Attempting:
     metrics: PosterMetrics
     call_seconds_max: float
 
-    async def __call__(self, attempts: Sequence[Attempt]) -> Sequence[bool]:
-        """Return for each attempt whether its account may go on."""
+    async def __call__(self, attempts: Sequence[Attempt]) -> Sequence[Settlement]:
+        """Return what became of each attempt; written down by `settled`."""
         started_at = self.clock()
         # A lease that would run out during the call belongs to the recovery job already.
         calls = 2 if any(attempt.ask_first for attempt in attempts) else 1
@@ -132,7 +132,10 @@ class Attempting:
             answers: Sequence[Answer] = [NOT_SENT for _ in attempts]
         else:
             answers = await self._learning(attempts)
-        settlements = self._settlements(attempts, answers, started_at)
+        return self._settlements(attempts, answers, started_at)
+
+    async def settled(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Write down what became of a call; return for each whether its account may go on."""
         await self.settle.submit(settlements)
         for settlement in settlements:
             self._count(settlement)

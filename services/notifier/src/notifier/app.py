@@ -120,6 +120,7 @@ def build_app(
         )
         if spans
         else sending,
+        settle=sending.settled,
         give_up=lambda attempts: notifications.release(attempts, now=clock()),
         limit=FixedLimit(calls=settings.smtp_connections_max),
         batch_size_max=settings.send_batch_size,

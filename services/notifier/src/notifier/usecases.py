@@ -139,8 +139,8 @@ class Sending:
     attempts_max: int
     call_seconds_max: float
 
-    async def __call__(self, attempts: Sequence[Attempt]) -> Sequence[bool]:
-        """Return for each attempt whether its account may go on."""
+    async def __call__(self, attempts: Sequence[Attempt]) -> Sequence[Settlement]:
+        """Return what became of each attempt; written down by `settled`."""
         started_at = self.clock()
         # A lease that would run out during the call belongs to the recovery job already.
         latest = started_at + timedelta(seconds=self.call_seconds_max)
@@ -148,7 +148,10 @@ class Sending:
             answers, message_ids = await self._answers(attempts, started_at)
         else:
             answers, message_ids = [NOT_SENT for _ in attempts], {}
-        settlements = self._settlements(attempts, answers, message_ids, started_at)
+        return self._settlements(attempts, answers, message_ids, started_at)
+
+    async def settled(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Write down what became of a call; return for each whether its account may go on."""
         await self.settle.submit(settlements)
         for settlement in settlements:
             self._count(settlement)

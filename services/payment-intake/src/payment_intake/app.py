@@ -4,7 +4,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -293,29 +293,29 @@ def _charges(
         async with store.transaction() as unit:
             await unit.charges.release(hands, owner=owner, now=clock())
 
-    async def nothing(hands: Sequence[Hand]) -> Sequence[bool]:
-        raise AssertionError(f"{len(hands)} charges in hand, and no key for the processor")
+    async def nothing(in_hand: Sequence[object]) -> NoReturn:
+        raise AssertionError(f"{len(in_hand)} charges in hand, and no key for the processor")
 
+    charging = used and Charging(
+        gateway=used,
+        store=store,
+        settle=settler,
+        breaker=breaker,
+        limit=limit,
+        rate=RateLimit(per_second=settings.charges_per_second),
+        backoff=Backoff(
+            initial_seconds=settings.charge_retry_initial_seconds,
+            cap_seconds=settings.charge_retry_cap_seconds,
+        ),
+        clock=clock,
+        randomness=randomness,
+        metrics=metrics,
+        call_seconds_max=settings.charge_timeout_seconds,
+    )
     lanes: Lanes[Hand] = Lanes(
         lane_of=lambda hand: hand.charge.account_id,
-        act=Charging(
-            gateway=used,
-            store=store,
-            settle=settler,
-            breaker=breaker,
-            limit=limit,
-            rate=RateLimit(per_second=settings.charges_per_second),
-            backoff=Backoff(
-                initial_seconds=settings.charge_retry_initial_seconds,
-                cap_seconds=settings.charge_retry_cap_seconds,
-            ),
-            clock=clock,
-            randomness=randomness,
-            metrics=metrics,
-            call_seconds_max=settings.charge_timeout_seconds,
-        )
-        if used
-        else nothing,
+        act=charging or nothing,
+        settle=charging.settled if charging else nothing,
         give_up=release,
         limit=limit,
         batch_size_max=1,

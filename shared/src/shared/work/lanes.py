@@ -7,11 +7,12 @@ gives up all that it holds, so that nothing overtakes. Trouble in one lane holds
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 
 Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 STOPS_REMEMBERED_MAX = 20_000
 
@@ -28,17 +29,20 @@ class Limit(Protocol):
 class Lanes(Generic[Item]):
     """A bounded set of in-memory lanes in front of one `act`.
 
-    `act` gets up to `batch_size_max` items from any lanes, in order within each, and returns for
-    each whether it is settled. An item that is to go `alone` shares its call with no other, so
-    that one suspected of trouble spoils none. The rest of a lane that is not settled goes to
-    `give_up`, as does everything that waits when the lanes are closed.
+    `act` gets up to `batch_size_max` items from any lanes, in order within each; that is the call
+    which `limit` counts. `settle` gets what `act` has returned, and returns for each item whether
+    it is settled: its lane waits for that, the next call for other lanes does not. An item that is
+    to go `alone` shares its call with no other, so that one suspected of trouble spoils none. The
+    rest of a lane that is not settled goes to `give_up`, as does everything that waits when the
+    lanes are closed.
     """
 
     def __init__(
         self,
         *,
         lane_of: Callable[[Item], Hashable],
-        act: Callable[[Sequence[Item]], Awaitable[Sequence[bool]]],
+        act: Callable[[Sequence[Item]], Awaitable[Done]],
+        settle: Callable[[Done], Awaitable[Sequence[bool]]],
         give_up: Callable[[Sequence[Item]], Awaitable[None]],
         limit: Limit,
         batch_size_max: int,
@@ -46,7 +50,8 @@ class Lanes(Generic[Item]):
         alone: Callable[[Item], bool] = lambda _: False,
     ) -> None:
         self._lane_of = lane_of
-        self._act = act
+        self._act: Callable[[Sequence[Item]], Awaitable[Any]] = act
+        self._settle: Callable[[Any], Awaitable[Sequence[bool]]] = settle
         self._give_up = give_up
         self._limit = limit
         self._batch_size_max = batch_size_max
@@ -57,6 +62,7 @@ class Lanes(Generic[Item]):
         self._ready: deque[Hashable] = deque()
         self._held = 0
         self._calls: set[asyncio.Task[None]] = set()
+        self._settling = 0
         self._room = asyncio.Event()
         self._room.set()
         self._closing = False
@@ -130,10 +136,16 @@ class Lanes(Generic[Item]):
             await self._give_up(left)
 
     def _dispatch(self) -> None:
-        while self._ready and len(self._calls) < self._limit.now and not self._closing:
+        while self._ready and self._may_call and not self._closing:
             task = asyncio.create_task(self._call(self._take()))
             self._calls.add(task)
             task.add_done_callback(self._called)
+
+    @property
+    def _may_call(self) -> bool:
+        # What is called and not settled is bounded too: after a crash it is an open question.
+        limit = self._limit.now
+        return len(self._calls) - self._settling < limit and len(self._calls) < 2 * limit
 
     def _take(self) -> dict[Hashable, list[Item]]:
         taken: dict[Hashable, list[Item]] = {}
@@ -153,8 +165,8 @@ class Lanes(Generic[Item]):
     async def _call(self, taken: dict[Hashable, list[Item]]) -> None:
         items = [item for batch in taken.values() for item in batch]
         try:
-            answers = await self._act(items)
-            settled = [answer for _, answer in zip(items, answers, strict=True)]
+            done = await self._act(items)
+            settled = await self._settled(items, done)
         except Exception:
             # `act` maps every failure it knows to an outcome: this is a defect, and a loud one.
             _log.exception("lane.act_failed", size=len(items))
@@ -175,6 +187,15 @@ class Lanes(Generic[Item]):
         self._release(len(items) + len(given_up))
         if given_up:
             await self._give_up(given_up)
+
+    async def _settled(self, items: Sequence[Item], done: Any) -> list[bool]:
+        self._settling += 1
+        self._dispatch()
+        try:
+            settled = await self._settle(done)
+        finally:
+            self._settling -= 1
+        return [each for _, each in zip(items, settled, strict=True)]
 
     def _called(self, task: asyncio.Task[None]) -> None:
         self._calls.discard(task)

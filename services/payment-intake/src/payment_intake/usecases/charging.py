@@ -356,24 +356,30 @@ class Charging:
     metrics: ChargeMetrics
     call_seconds_max: float
 
-    async def __call__(self, hands: Sequence[Hand]) -> Sequence[bool]:
-        """Return for each charge whether its account may go on."""
+    async def __call__(self, hands: Sequence[Hand]) -> Sequence[Settlement]:
+        """Return what was learnt about each charge; written down by `settled`."""
         return [await self._one(hand) for hand in hands]
 
-    async def _one(self, hand: Hand) -> bool:
+    async def settled(self, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Write down what was learnt; return for each charge whether its account may go on."""
+        return [await self._settled(settlement) for settlement in settlements]
+
+    async def _one(self, hand: Hand) -> Settlement:
         calling = _Calling(gateway=self.gateway, clock=self.clock)
         await self.rate.wait()
         hand, answer = await self._answer(hand, calling)
         now = self.clock()
-        settlement = Settlement(
+        return Settlement(
             hand=hand,
             answer=answer,
             again_at=now + self._pause(hand, answer),
             at=now,
             calls=calling.calls,
         )
+
+    async def _settled(self, settlement: Settlement) -> bool:
         charge = await self.settle.submit(settlement)
-        self._count(hand, answer, charge)
+        self._count(settlement.hand, settlement.answer, charge)
         return charge.status not in (ChargeStatus.DUE, ChargeStatus.UNKNOWN)
 
     async def _answer(self, hand: Hand, calling: "_Calling") -> tuple[Hand, Answer]:
