@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
+from tests.support.turns import turns
+
 from shared.work.lanes import Lanes
 from shared.work.limit import Breaker, FixedLimit
 
@@ -40,11 +42,6 @@ class Desk:
     async def _give_up(self, items: Sequence[Item]) -> None:
         await self.give_up_gate.wait()
         self.given_up.extend(items)
-
-
-async def turns(count: int = 20) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 class TestLanes:

@@ -13,6 +13,7 @@ from tests.support.cis_poster import (
     a_posting,
     a_reversal,
 )
+from tests.support.turns import turns
 
 from cis_poster.domain import Kind, Posting, Status
 from cis_poster.usecases import ManageSuspense, SuspenseNotFoundError
@@ -251,8 +252,7 @@ class TestAttempting:
         calls = len(world.cis.calls)
         world.clock.advance(10)
         assert await world.poster.post_due(now=world.clock(), limit=500) == 1
-        for _ in range(20):
-            await asyncio.sleep(0)
+        await turns()
         # While the probe travels nothing else is taken up, nor taken up only to be put back.
         assert [await world.poster.post_due(now=world.clock(), limit=500) for _ in range(5)] == (
             [0] * 5

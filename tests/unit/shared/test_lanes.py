@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.turns import turns
 
 from shared.work.lanes import Lanes
 from shared.work.limit import FixedLimit
@@ -51,11 +52,6 @@ class Settle:
     async def __call__(self, found: Sequence[bool]) -> Sequence[bool]:
         await self.open.wait()
         return found
-
-
-async def turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 class GivenUp:
