@@ -266,8 +266,14 @@ class InMemoryUnitOfWork:
         return claimed
 
     async def claim_delayed(
-        self, *, accepted_before: datetime, now: datetime, limit: int
+        self,
+        *,
+        accepted_before: datetime,
+        spared: tuple[datetime, datetime] | None,
+        now: datetime,
+        limit: int,
     ) -> Sequence[OwnedMovement]:
+        spared_since, spared_until = spared or (accepted_before, accepted_before)
         late = [
             held
             for held in self._state.movements.values()
@@ -276,6 +282,10 @@ class InMemoryUnitOfWork:
             and held.owned.delayed_at is None
             and held.owned.status is not MovementStatus.RETURNED
             and held.owned.movement.accepted_at <= accepted_before
+            and not (
+                held.owned.status is MovementStatus.ANNOUNCED
+                and spared_since < held.owned.movement.accepted_at <= spared_until
+            )
         ]
         claimed = []
         for held in sorted(late, key=lambda h: h.owned.movement.accepted_at)[:limit]:

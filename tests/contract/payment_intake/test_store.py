@@ -1,7 +1,7 @@
 """The scenarios of payment-intake's store: in memory and on PostgreSQL, one and the same."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from uuid import UUID
 
@@ -31,7 +31,7 @@ from payment_intake.domain import (
 )
 from payment_intake.metrics import Metrics
 from payment_intake.ports import Heard as PostingHeard
-from payment_intake.ports import Outcome, Rejected, Told
+from payment_intake.ports import Outcome, OwnedMovement, Rejected, Told
 from payment_intake.usecases import (
     AnnounceAgain,
     CatchingUp,
@@ -469,8 +469,13 @@ class Behind(Offered):
         return True
 
 
-def delays(store) -> StateDelays:
-    return StateDelays(store=store, metrics=Metrics(), limit_seconds=60)
+def delays(store, *, catching_up: CatchingUp | None = None) -> StateDelays:
+    return StateDelays(
+        store=store,
+        metrics=Metrics(),
+        catching_up=catching_up or CatchingUp(late_seconds=30),
+        limit_seconds=60,
+    )
 
 
 class TestDelays:
@@ -492,6 +497,33 @@ class TestDelays:
         await take(store, CAPTURED)
         await hear(store, MovementStatus.SUSPENDED)
         assert await delays(store)(now=NOW + timedelta(days=1), limit=10) == 1
+
+    async def test_are_not_stated_of_those_whose_turn_it_is_until_twice_the_limit(self, store):
+        async def accepted(name: str, *, seconds_ago: int) -> OwnedMovement:
+            at = NOW - timedelta(seconds=seconds_ago)
+            one = heard(Heard.CAPTURED, references=(name,))
+            await taking(store)([incoming(one, event_id=name, received_at=at)])
+            [owned] = (await seen(store, name)).movements
+            return owned
+
+        late = [await accepted(f"pi_{n}", seconds_ago=70) for n in range(CAUGHT_UP_MIN)]
+        await accepted("pi_behind", seconds_ago=100)
+        await accepted("pi_next", seconds_ago=62)
+        suspended = await accepted("pi_suspended", seconds_ago=62)
+        catching_up = CatchingUp(late_seconds=30)
+        follow = replace(following(store), catching_up=catching_up)
+        await follow.hear([posting(each, at=NOW) for each in late])
+        await follow.hear([posting(suspended, status=MovementStatus.SUSPENDED)])
+
+        async def stated(now: datetime) -> set[str]:
+            await delays(store, catching_up=catching_up)(now=now, limit=10)
+            names = ("pi_behind", "pi_next", "pi_suspended")
+            views = [await seen(store, name) for name in names]
+            return {min(v.payment.references) for v in views if v.movements[0].delayed_at == now}
+
+        assert await stated(NOW) == {"pi_behind", "pi_suspended"}
+        assert await stated(NOW + timedelta(seconds=57)) == set()
+        assert await stated(NOW + timedelta(seconds=58)) == {"pi_next"}
 
     async def test_are_stated_of_payments_only(self, store):
         await take(store, heard(Heard.FAILED, part="ch_1"))

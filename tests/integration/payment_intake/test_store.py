@@ -170,7 +170,13 @@ PARAMETERS = {
         "outcomes": ["sent"],
     },
     "_CLAIM_UNFINISHED": {"now": NOW, "limit": 10, "first": 30.0, "cap": 60.0},
-    "_CLAIM_DELAYED": {"now": NOW, "limit": 10, "accepted_before": NOW},
+    "_CLAIM_DELAYED": {
+        "now": NOW,
+        "limit": 10,
+        "accepted_before": NOW,
+        "spared_since": NOW,
+        "spared_until": NOW,
+    },
     "_BACKLOG": {"now": NOW, "statuses": ["announced"]},
     "_UPDATE_PAYMENTS": {
         **{name: [None] for name in repositories._PAYMENT_COLUMNS},

@@ -184,7 +184,10 @@ def build_app(
             cap_seconds=settings.announce_again_cap_seconds,
         ),
         state_delays=StateDelays(
-            store=store, metrics=metrics, limit_seconds=settings.delayed_after_seconds
+            store=store,
+            metrics=metrics,
+            catching_up=catching_up,
+            limit_seconds=settings.delayed_after_seconds,
         ),
         charge_due=charges.due,
         withdraw_expired=WithdrawExpired(store=store, metrics=metrics),

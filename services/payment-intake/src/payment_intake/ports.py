@@ -284,9 +284,18 @@ class UnitOfWork(Protocol):
         ...
 
     async def claim_delayed(
-        self, *, accepted_before: datetime, now: datetime, limit: int
+        self,
+        *,
+        accepted_before: datetime,
+        spared: tuple[datetime, datetime] | None,
+        now: datetime,
+        limit: int,
     ) -> Sequence[OwnedMovement]:
-        """Mark and return payments that are past the city's limit and not on the ledger."""
+        """Mark and return payments that are past the city's limit and not on the ledger.
+
+        Those accepted after the first and until the second time of `spared`, of which nothing is
+        known but that they were announced, are left for now.
+        """
         ...
 
 

@@ -58,7 +58,8 @@ class Settings(ServiceSettings):
     """How long a database that is away is waited for before the answer is 503."""
 
     delayed_after_seconds: float = Field(default=60.0, gt=0)
-    """The city's limit: past it the customer is told that posting is delayed."""
+    """The city's limit: past it the customer is told that posting is delayed; past twice it while
+    what an outage has left is worked off, and their turn comes (docs/decisions/0051)."""
     announce_again_after_seconds: float = Field(default=30.0, gt=0)
     announce_again_cap_seconds: float = Field(default=3600.0, gt=0)
 

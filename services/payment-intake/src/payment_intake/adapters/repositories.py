@@ -207,6 +207,8 @@ _CLAIM_DELAYED = text(
         SELECT id FROM payment_intake.movements
         WHERE kind = 'payment' AND posted_at IS NULL AND delayed_at IS NULL
           AND status <> 'returned' AND accepted_at <= :accepted_before
+          AND (status <> 'announced'
+               OR accepted_at <= :spared_since OR accepted_at > :spared_until)
         ORDER BY accepted_at LIMIT :limit FOR UPDATE SKIP LOCKED
     )
     UPDATE payment_intake.movements m SET delayed_at = :now
@@ -382,10 +384,23 @@ class SqlUnitOfWork:
         return await self._owned(result.all())
 
     async def claim_delayed(
-        self, *, accepted_before: datetime, now: datetime, limit: int
+        self,
+        *,
+        accepted_before: datetime,
+        spared: tuple[datetime, datetime] | None,
+        now: datetime,
+        limit: int,
     ) -> Sequence[OwnedMovement]:
+        spared_since, spared_until = spared or (accepted_before, accepted_before)
         result = await self._connection.execute(
-            _CLAIM_DELAYED, {"accepted_before": accepted_before, "now": now, "limit": limit}
+            _CLAIM_DELAYED,
+            {
+                "accepted_before": accepted_before,
+                "spared_since": spared_since,
+                "spared_until": spared_until,
+                "now": now,
+                "limit": limit,
+            },
         )
         return await self._owned(result.all())
 

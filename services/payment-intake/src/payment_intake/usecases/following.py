@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import inf
 from time import monotonic
+from typing import NamedTuple
 
 import structlog
 
@@ -22,6 +23,24 @@ CAUGHT_UP_MIN = 10
 CAUGHT_UP_SECONDS = 5.0
 """For so long one batch of at least so many, all of them late, says that the others are too."""
 
+NEXT_IN_TURN = timedelta(seconds=15)
+"""What was accepted within so long of what is being posted now is posted within a moment."""
+
+
+class Wait(NamedTuple):
+    """How long a movement has waited for what has now come through."""
+
+    since: datetime
+    """When it was accepted."""
+    seconds: float
+
+
+class Turn(NamedTuple):
+    """Between when and when was accepted what is being posted now, or next."""
+
+    since: datetime
+    until: datetime
+
 
 class CatchingUp:
     """Whether the services behind intake work off what waited while they could not.
@@ -34,15 +53,29 @@ class CatchingUp:
         self._late_seconds = late_seconds
         self._monotonic = monotonic
         self._seen_at = -inf
+        self._posted: Turn | None = None
+        self._posted_at = -inf
 
-    def came_through(self, waited_seconds: Sequence[float]) -> None:
-        """Note how long those had waited of which one batch has told."""
-        if len(waited_seconds) >= CAUGHT_UP_MIN and min(waited_seconds) > self._late_seconds:
+    def came_through(self, waits: Sequence[Wait], *, are_posted: bool) -> None:
+        """Note how long those had waited of which one batch has told, of postings or otherwise."""
+        late = [each.since for each in waits if each.seconds > self._late_seconds]
+        if len(late) < CAUGHT_UP_MIN:
+            return
+        if len(late) == len(waits):
             self._seen_at = self._monotonic()
+        if are_posted:
+            self._posted = Turn(min(late) - NEXT_IN_TURN, max(late) + NEXT_IN_TURN)
+            self._posted_at = self._monotonic()
 
     @property
     def is_under_way(self) -> bool:
         return self._monotonic() - self._seen_at < CAUGHT_UP_SECONDS
+
+    @property
+    def turn(self) -> Turn | None:
+        """Whose turn it is of those that waited; None where nothing late comes through."""
+        is_posting = self._monotonic() - self._posted_at < CAUGHT_UP_SECONDS
+        return self._posted if is_posting else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +92,11 @@ class FollowMovements:
         waited = []
         for movement_id, kind, accepted_at in posted:
             it = said[movement_id]
-            seconds = (it.at - accepted_at).total_seconds()
-            waited.append(seconds)
+            wait = Wait(accepted_at, (it.at - accepted_at).total_seconds())
+            waited.append(wait)
             if kind is MovementKind.PAYMENT:
-                self.metrics.posted_after(seconds, traceparent=it.traceparent)
-        self.catching_up.came_through(waited)
+                self.metrics.posted_after(wait.seconds, traceparent=it.traceparent)
+        self.catching_up.came_through(waited, are_posted=True)
 
     async def tell(self, told: Sequence[Told]) -> None:
         ended = await self.store.tell(told)
@@ -74,10 +107,10 @@ class FollowMovements:
         for movement_id, kind, accepted_at in ended:
             if kind is MovementKind.PAYMENT and movement_id in said:
                 it = said[movement_id]
-                seconds = (it.at - accepted_at).total_seconds()
-                waited.append(seconds)
-                self.metrics.confirmed_after(seconds, traceparent=it.traceparent)
-        self.catching_up.came_through(waited)
+                wait = Wait(accepted_at, (it.at - accepted_at).total_seconds())
+                waited.append(wait)
+                self.metrics.confirmed_after(wait.seconds, traceparent=it.traceparent)
+        self.catching_up.came_through(waited, are_posted=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,16 +150,25 @@ class AnnounceAgain:
 
 @dataclass(frozen=True, kw_only=True)
 class StateDelays:
-    """States `payment.delayed` when the city's limit passes, whatever the reason."""
+    """States `payment.delayed` when the city's limit passes, whatever the reason.
+
+    Not of those whose turn it is after an outage, until as much time again has passed: nobody is
+    to read that posting is delayed next to the mail that says it is done.
+    """
 
     store: Store
     metrics: IntakeMetrics
+    catching_up: CatchingUp
     limit_seconds: float
 
     async def __call__(self, *, now: datetime, limit: int) -> int:
+        patience = timedelta(seconds=self.limit_seconds)
+        spared = self.catching_up.turn
+        if spared is not None:
+            spared = spared._replace(since=max(spared.since, now - 2 * patience))
         async with self.store.transaction() as unit:
             delayed = await unit.claim_delayed(
-                accepted_before=now - timedelta(seconds=self.limit_seconds), now=now, limit=limit
+                accepted_before=now - patience, spared=spared, now=now, limit=limit
             )
             await unit.announce([encoded_delay(owned, delayed_at=now) for owned in delayed])
         for owned in delayed:
