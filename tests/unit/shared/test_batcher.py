@@ -3,7 +3,12 @@ import asyncio
 import pytest
 
 from shared.errors import TransientError
-from shared.work.batcher import MicroBatcher, QueueFullError
+from shared.work.batcher import (
+    PACE_SECONDS_EACH,
+    PACE_SECONDS_MAX,
+    MicroBatcher,
+    QueueFullError,
+)
 
 
 class Flush:
@@ -52,6 +57,24 @@ class TestMicroBatcher:
         flush.open.set()
         assert await asyncio.gather(*first, *later) == [2, 4, 6, 8]
         assert flush.batches == [[1], [2, 3, 4]]
+
+    async def test_rests_after_a_batch_by_what_it_held_where_it_is_paced(self, monkeypatch):
+        rests, rested = [], asyncio.Event()
+
+        async def rest(seconds: float) -> None:
+            rests.append(seconds)
+            await rested.wait()
+
+        monkeypatch.setattr(asyncio, "sleep", rest)
+        flush = Flush()
+        taker = MicroBatcher(flush=flush, batch_size_max=100, queue_size_max=1000, paced=True)
+        assert await taker.submit(1) == 2
+        later = [asyncio.create_task(taker.submit(n)) for n in range(2, 30)]
+        asyncio.get_running_loop().call_soon(rested.set)
+        await asyncio.gather(*later)
+        await taker.drain()
+        assert flush.batches == [[1], list(range(2, 30))]
+        assert rests == [PACE_SECONDS_EACH, PACE_SECONDS_MAX]
 
     async def test_gives_each_caller_its_own_result(self):
         results = await asyncio.gather(*(batcher(Flush()).submit(n) for n in range(50)))

@@ -86,7 +86,7 @@ def build_app(
         return [None for _ in waiting]
 
     settler: MicroBatcher[Sequence[Settlement], None] = MicroBatcher(
-        flush=settle, batch_size_max=256, queue_size_max=settings.held_max
+        flush=settle, batch_size_max=256, queue_size_max=settings.held_max, paced=True
     )
     sending = Sending(
         gateway=crashing(

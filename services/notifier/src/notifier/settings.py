@@ -32,7 +32,7 @@ class Settings(ServiceSettings):
     smtp_password: SecretStr | None = None
     smtp_client_name: str = Field(default="localhost", pattern=r"^[A-Za-z0-9.-]+$")
     """What EHLO says; some relays want the host's public name."""
-    smtp_connections_max: int = Field(default=10, ge=1, le=64)
+    smtp_connections_max: int = Field(default=20, ge=1, le=64)
     smtp_connect_timeout_seconds: float = Field(default=5.0, gt=0, le=60)
     smtp_reply_timeout_seconds: float = Field(default=10.0, gt=0, le=300)
     """How long the server may take over one mail."""

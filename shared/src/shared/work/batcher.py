@@ -1,7 +1,8 @@
 """Group commit: whoever waits at the same time shares one transaction.
 
 A batch is what gathered while the previous one was in flight, never what a timer collected: an
-idle system adds no delay, and a busy one grows its batches by itself.
+idle system adds no delay, and a busy one grows its batches by itself. Where nobody waits for the
+answer alone, a batch may also be followed by a pause: see `PACE_SECONDS_EACH`.
 """
 
 import asyncio
@@ -10,6 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from shared.errors import TransientError
+
+PACE_SECONDS_EACH = 0.004
+PACE_SECONDS_MAX = 0.040
+"""A paced batcher rests for so long for each item of its last batch, and so long at most.
+
+Outcomes that come one by one would otherwise be written in ones and twos, each with its statement
+and its request to Kafka (measured with a CIS of 200 ms at 300 payments a second: a ninth of all
+CPU). One that comes alone makes the next one wait for 4 ms.
+"""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,6 +34,7 @@ class MicroBatcher(Generic[Item, Result]):
 
     `flush` returns one result for each item, in order. When it fails for a reason that lies in
     the batch, each item is tried once more alone, so that one poison item fails only itself.
+    `paced` is for whoever would rather wait for a moment than write in ones and twos.
     """
 
     def __init__(
@@ -32,10 +43,12 @@ class MicroBatcher(Generic[Item, Result]):
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         batch_size_max: int,
         queue_size_max: int,
+        paced: bool = False,
     ) -> None:
         self._flush = flush
         self._batch_size_max = batch_size_max
         self._queue_size_max = queue_size_max
+        self._paced = paced
         self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
         self._task: asyncio.Task[None] | None = None
 
@@ -67,6 +80,8 @@ class MicroBatcher(Generic[Item, Result]):
             while self._queue:
                 size = min(len(self._queue), self._batch_size_max)
                 await self._flush_batch([self._queue.popleft() for _ in range(size)])
+                if self._paced:
+                    await asyncio.sleep(min(size * PACE_SECONDS_EACH, PACE_SECONDS_MAX))
         finally:
             self._task = None
 
