@@ -23,6 +23,10 @@ from paypost.remote import Remote
 
 EVERY_TENTH = 10
 
+LATENCIES_MIN = 100
+"""A load lasts for so many times the CIS's latency: its first and last payments, which have not all
+connections with them, are to weigh little against what goes through in between."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Maximum:
@@ -56,7 +60,8 @@ class Maximum:
                 extra[EVEN] = await _even_rate(bench, bed)
                 await bed.switch_cis({"latency_ms": self.cis_latency_ms})
             per_second = await bed.warm_up(seconds=bench.lengths.warm_up, count_max=WARM_UP_MAX)
-            load = bed.prepare(count=load_size(per_second=per_second, seconds=bench.lengths.load))
+            seconds = max(bench.lengths.load, LATENCIES_MIN * self.cis_latency_ms / 1000)
+            load = bed.prepare(count=load_size(per_second=per_second, seconds=seconds))
             bench.say(f"{yardstick}: {len(load)} payments as fast as they go")
             before = await bed.read()
             sending = await bed.send_closed(load)
