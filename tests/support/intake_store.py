@@ -269,11 +269,11 @@ class InMemoryUnitOfWork:
         self,
         *,
         accepted_before: datetime,
-        spared: tuple[datetime, datetime] | None,
+        spared: tuple[datetime, datetime],
         now: datetime,
         limit: int,
     ) -> Sequence[OwnedMovement]:
-        spared_since, spared_until = spared or (accepted_before, accepted_before)
+        spared_since, spared_until = spared
         late = [
             held
             for held in self._state.movements.values()

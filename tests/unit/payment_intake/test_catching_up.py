@@ -14,7 +14,7 @@ from payment_intake.usecases.following import (
 
 
 def waits(*seconds: float) -> list[Wait]:
-    return [Wait(since=NOW - timedelta(seconds=each), seconds=each) for each in seconds]
+    return [Wait(since=NOW - timedelta(seconds=each), until=NOW) for each in seconds]
 
 
 ALL_LATE = waits(*[31.0] * CAUGHT_UP_MIN)

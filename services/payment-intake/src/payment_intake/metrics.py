@@ -99,9 +99,7 @@ class Metrics(ServiceMetrics):
             "announced_again",
             "Movements announced again because their chain had not ended in time.",
         )
-        self._delayed = self._counter(
-            "delayed", "Payments that passed the city's limit before they were posted."
-        )
+        self._delayed = self._counter("delayed", "Payments of which `payment.delayed` was stated.")
         self._backlog = Backlog(
             count=self._gauge(
                 "unfinished_movements",

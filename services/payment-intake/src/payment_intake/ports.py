@@ -287,7 +287,7 @@ class UnitOfWork(Protocol):
         self,
         *,
         accepted_before: datetime,
-        spared: tuple[datetime, datetime] | None,
+        spared: tuple[datetime, datetime],
         now: datetime,
         limit: int,
     ) -> Sequence[OwnedMovement]:

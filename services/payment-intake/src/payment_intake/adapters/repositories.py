@@ -387,11 +387,11 @@ class SqlUnitOfWork:
         self,
         *,
         accepted_before: datetime,
-        spared: tuple[datetime, datetime] | None,
+        spared: tuple[datetime, datetime],
         now: datetime,
         limit: int,
     ) -> Sequence[OwnedMovement]:
-        spared_since, spared_until = spared or (accepted_before, accepted_before)
+        spared_since, spared_until = spared
         result = await self._connection.execute(
             _CLAIM_DELAYED,
             {

@@ -32,7 +32,11 @@ class Wait(NamedTuple):
 
     since: datetime
     """When it was accepted."""
-    seconds: float
+    until: datetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.until - self.since).total_seconds()
 
 
 class Turn(NamedTuple):
@@ -92,7 +96,7 @@ class FollowMovements:
         waited = []
         for movement_id, kind, accepted_at in posted:
             it = said[movement_id]
-            wait = Wait(accepted_at, (it.at - accepted_at).total_seconds())
+            wait = Wait(since=accepted_at, until=it.at)
             waited.append(wait)
             if kind is MovementKind.PAYMENT:
                 self.metrics.posted_after(wait.seconds, traceparent=it.traceparent)
@@ -107,7 +111,7 @@ class FollowMovements:
         for movement_id, kind, accepted_at in ended:
             if kind is MovementKind.PAYMENT and movement_id in said:
                 it = said[movement_id]
-                wait = Wait(accepted_at, (it.at - accepted_at).total_seconds())
+                wait = Wait(since=accepted_at, until=it.at)
                 waited.append(wait)
                 self.metrics.confirmed_after(wait.seconds, traceparent=it.traceparent)
         self.catching_up.came_through(waited, are_posted=False)
@@ -163,12 +167,14 @@ class StateDelays:
 
     async def __call__(self, *, now: datetime, limit: int) -> int:
         patience = timedelta(seconds=self.limit_seconds)
-        spared = self.catching_up.turn
-        if spared is not None:
-            spared = spared._replace(since=max(spared.since, now - 2 * patience))
+        limit_at = now - patience
+        since, until = self.catching_up.turn or (limit_at, limit_at)
         async with self.store.transaction() as unit:
             delayed = await unit.claim_delayed(
-                accepted_before=now - patience, spared=spared, now=now, limit=limit
+                accepted_before=limit_at,
+                spared=(max(since, limit_at - patience), until),
+                now=now,
+                limit=limit,
             )
             await unit.announce([encoded_delay(owned, delayed_at=now) for owned in delayed])
         for owned in delayed:
