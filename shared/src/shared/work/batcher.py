@@ -17,7 +17,7 @@ PACE_SECONDS_MAX = 0.040
 """A paced batcher rests for so long for each item of its last batch, and so long at most.
 
 Outcomes that come one by one would otherwise be written in ones and twos, each with its statement
-and its request to Kafka (measured with a CIS of 200 ms at 300 payments a second: a ninth of all
+and its request to Kafka (measured with a CIS of 200 ms at 300 payments a second: a tenth of all
 CPU). One that comes alone makes the next one wait for 4 ms.
 """
 
