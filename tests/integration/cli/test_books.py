@@ -14,7 +14,7 @@ from tests.support.backends import TestDatabase
 
 from paypost.simulators.cis.store import connect_writer
 from paypost.simulators.mail.store import FILE_NAME
-from paypost.trace.timeline import PaymentNotFoundError, find_payment
+from paypost.trace.timeline import PaymentNotFoundError, find_payment, read_heard
 from paypost.verify.compare import Difference, Fault, Tally, compare
 from paypost.verify.pending import read_pending, wait_until_settled
 from paypost.verify.world import open_books, read_extras, read_mails
@@ -60,9 +60,9 @@ SELECT id, 'posted', id, id, 'A', amount_cents, 'USD', created_at, 'sent', creat
 FROM payment_intake.payments;
 """
 EMPTY = """
-TRUNCATE payment_intake.payments, payment_intake.payment_references, payment_intake.movements,
-    payment_intake.outbox, cis_poster.postings, cis_poster.outbox, reference_cis.entries,
-    notifier.notifications, notifier.outbox
+TRUNCATE payment_intake.events, payment_intake.payments, payment_intake.payment_references,
+    payment_intake.movements, payment_intake.outbox, cis_poster.postings, cis_poster.outbox,
+    reference_cis.entries, notifier.notifications, notifier.outbox
 """
 
 
@@ -223,6 +223,21 @@ class TestPending:
             " WHERE amount_cents = 1002"
         )
         assert (await read_pending(connection=books.connection)).total == 0
+
+
+class TestReadHeard:
+    async def test_is_every_word_of_a_payment_early_or_late_and_of_no_other(self, books):
+        await books.fill(payments=2)
+        await books.connection.execute(
+            "INSERT INTO payment_intake.events"
+            " (source, event_id, type, processor, reference, digest, body, received_at) VALUES"
+            " ('stripe', 'evt_1', 'early', 'stripe', 'pi_1', '', '', '2024-03-14 00:00Z'),"
+            " ('stripe', 'evt_2', 'first', 'stripe', 'pi_1', '', '', '2025-03-14 18:00Z'),"
+            " ('stripe', 'evt_3', 'late', 'stripe', 'pi_1', '', '', now()),"
+            " ('stripe', 'evt_4', 'other', 'stripe', 'pi_2', '', '', '2025-03-14 18:00Z')"
+        )
+        heard = await read_heard(connection=books.connection, payment_id=UUID(int=1), created_at=AT)
+        assert sorted(each.what for each in heard) == ["heard early", "heard first", "heard late"]
 
 
 class TestReadExtras:

@@ -230,8 +230,9 @@ class TestStatements:
         ("query", "index"),
         [
             (
-                "SELECT 1 FROM events WHERE processor = 'stripe' AND reference = 'pi_1'",
-                "events_reference",
+                "SELECT 1 FROM events WHERE processor = 'stripe' AND reference = 'pi_1'"
+                " AND (received_at AT TIME ZONE 'UTC')::date = ANY('{2026-07-01, 2026-07-02}')",
+                "events_day_reference",
             ),
             (
                 "SELECT 1 FROM payments WHERE account_id = '1' AND created_at < now() "

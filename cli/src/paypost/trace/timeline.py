@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import asyncpg
 
 from paypost.remote import Remote
 from paypost.stack.state import StackState
-from paypost.trace.autopay import ChargeStory, charge_of_payment, read_charge
+from paypost.trace.autopay import INTAKE, ChargeStory, charge_of_payment, read_charge
 from paypost.trace.moments import (
     Moment,
     as_json,
@@ -27,6 +27,7 @@ __all__ = [
     "PaymentNotFoundError",
     "Timeline",
     "find_payment",
+    "read_heard",
     "read_inbox",
     "read_timeline",
 ]
@@ -39,11 +40,12 @@ UNION SELECT payment_id FROM payment_intake.movements WHERE id = $1
 UNION SELECT payment_id FROM notifier.notifications WHERE id = $1
 """
 _FIND_NAMED = "SELECT payment_id FROM payment_intake.payment_references WHERE reference = $1"
+# The index of events goes by day.
 _EVENTS = """
 SELECT e.source, e.event_id, e.type, e.received_at
 FROM payment_intake.payment_references r
 JOIN payment_intake.events e ON e.processor = r.processor AND e.reference = r.reference
-WHERE r.payment_id = $1
+WHERE r.payment_id = $1 AND (e.received_at AT TIME ZONE 'UTC')::date = ANY($2::date[])
 """
 
 
@@ -184,22 +186,37 @@ async def read_timeline(
     )
 
 
+async def read_heard(
+    *, connection: asyncpg.Connection[Any], payment_id: UUID, created_at: datetime
+) -> list[Moment]:
+    """What was heard of a payment under any of its names, from a year before it was made.
+
+    Of two payments that turn out to be one, one may have been heard of long before the other.
+    """
+    first = created_at.astimezone(UTC).date() - timedelta(days=366)
+    count = (datetime.now(UTC).date() - first).days + 2
+    days = [first + timedelta(days=each) for each in range(count)]
+    return [
+        Moment(
+            at=row["received_at"],
+            where=INTAKE,
+            what=f"heard {row['type']}",
+            detail=f"{row['source']} {row['event_id']}",
+        )
+        for row in await connection.fetch(_EVENTS, payment_id, days)
+    ]
+
+
 async def _at_intake(
     connection: asyncpg.Connection[Any],
     payment_id: UUID,
     payment: Mapping[str, Any],
     movements: Sequence[Mapping[str, Any]],
 ) -> list[Moment]:
-    where = "payment-intake"
-    moments = [
-        Moment(
-            at=row["received_at"],
-            where=where,
-            what=f"heard {row['type']}",
-            detail=f"{row['source']} {row['event_id']}",
-        )
-        for row in await connection.fetch(_EVENTS, payment_id)
-    ]
+    where = INTAKE
+    moments = await read_heard(
+        connection=connection, payment_id=payment_id, created_at=payment["created_at"]
+    )
     for movement in movements:
         about = movement["id"]
         kind = movement["kind"]

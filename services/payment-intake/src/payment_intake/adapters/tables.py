@@ -40,10 +40,17 @@ events = Table(
     Column("digest", LargeBinary, nullable=False),
     Column("body", LargeBinary, nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
-    # take: an event counts once, for ever. The one random key of the hot path.
+    # take: an event counts once, for ever. With a payment's names the random keys of the hot path.
     Index("events_once", "source", "event_id", unique=True),
-    # trace: what was heard of a payment.
-    Index("events_reference", "processor", "reference", postgresql_where=text("reference <> ''")),
+    # trace: what was heard of a payment. Day by day: a page of all references there ever were
+    # would be another one for each event.
+    Index(
+        "events_day_reference",
+        text("((received_at AT TIME ZONE 'UTC')::date)"),
+        "processor",
+        "reference",
+        postgresql_where=text("reference <> ''"),
+    ),
     # Evidence by time, at a thousandth of a tree's size.
     Index("events_received", "received_at", postgresql_using="brin"),
 )
