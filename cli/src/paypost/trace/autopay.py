@@ -21,7 +21,7 @@ import orjson
 
 from paypost.stack.state import StackState
 from paypost.trace.moments import Moment, as_json, at_mail_server, at_notifier, in_order
-from shared.ids import fact_id
+from shared.ids import derived_id, fact_id
 
 SCHEDULER = "autopay-scheduler"
 INTAKE = "payment-intake"
@@ -564,7 +564,7 @@ def _fact(fact_type: str, key: str) -> UUID:
 
 
 def _notification(kind: str, about: UUID) -> UUID:
-    return fact_id(fact_type="notification", key=f"{kind}:{about}")
+    return derived_id(name=f"notification:{kind}", source=about)
 
 
 async def _is_here(connection: asyncpg.Connection[Any]) -> bool:

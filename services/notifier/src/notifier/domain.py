@@ -29,7 +29,7 @@ from shared.contracts.notifications import (
     NotificationSkipped,
 )
 from shared.contracts.portal import Locale
-from shared.ids import fact_id
+from shared.ids import derived_id
 
 SkipReason = Literal["no_address", "opted_out", "no_account", "superseded"]
 
@@ -249,7 +249,7 @@ class Decision:
 
 def notification_id(*, kind: Kind, key: UUID) -> UUID:
     """Return the id of the one notification of this kind about this posting or fact."""
-    return fact_id(fact_type="notification", key=f"{kind}:{key}")
+    return derived_id(name=f"notification:{kind}", source=key)
 
 
 def ledger_notification_ids(posting_key: UUID) -> list[UUID]:
