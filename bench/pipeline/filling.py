@@ -55,7 +55,8 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "settled_at": "f.at",
     },
     "notifier.notifications": {
-        "id": "f.notification_id",
+        # As `notification_id`: the time of the payment, then other digits than its own.
+        "id": "overlay(f.payment_id::text placing '8' from 15)::uuid",
         "about": "f.other_hash::uuid",
         "payment_id": "f.payment_id",
         "posting_key": "f.payment_id",
@@ -73,18 +74,15 @@ OWN: Mapping[str, Mapping[str, str]] = {
 # A year of payments behind us, in order; ids as `shared.ids` makes them of that time.
 _CHUNK_ROWS = """
 CREATE TEMPORARY TABLE chunk AS
-SELECT n, at, hash, other_hash,
+SELECT n, at, hash, md5('o' || hash) AS other_hash,
        'evt_' || substr(md5('e' || hash), 1, 24) AS event_id,
        'pi_' || substr(hash, 1, 24) AS reference,
        'B-' || lpad((1 + n % 2000)::text, 5, '0') AS account_id,
-       (time || '7' || substr(hash, 1, 3) || '8' || substr(hash, 4, 15))::uuid AS payment_id,
-       (time || '8' || substr(other_hash, 1, 3) || '8' || substr(other_hash, 4, 15))::uuid
-           AS notification_id
+       (lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(hash, 1, 3)
+        || '8' || substr(hash, 4, 15))::uuid AS payment_id
 FROM (SELECT n, md5('fill' || n) AS hash,
              now() - interval '1 year' + n * interval '1 second' * (31536000.0 / 200e6) AS at
-      FROM generate_series($1::bigint, $2::bigint) AS n) AS made,
-     LATERAL (SELECT md5('o' || hash) AS other_hash,
-                     lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') AS time) AS of
+      FROM generate_series($1::bigint, $2::bigint) AS n) AS made
 """
 
 

@@ -18,9 +18,10 @@ from tests.unit.notifier import autopay_facts as autopay
 
 from notifier.app import App, build_app
 from notifier.consumers import to_notification
-from notifier.domain import Kind, notification_id
+from notifier.domain import Kind
 from notifier.settings import Settings
 from shared.contracts.fact import Fact
+from shared.contracts.notifications import notification_id
 from shared.contracts.payments import ChargeDeclined
 from shared.contracts.portal import ContactChanged, Locale
 from shared.contracts.postings import PostingPosted

@@ -17,7 +17,6 @@ from notifier.domain import (
     Status,
     addressee,
     is_past,
-    notification_id,
     skip_reason,
     superseding_ids,
 )
@@ -27,6 +26,7 @@ from shared.contracts.notifications import (
     NotificationFailed,
     NotificationSent,
     NotificationSkipped,
+    notification_id,
 )
 from shared.contracts.streams import NOTIFICATIONS
 from shared.contracts.wire import encode

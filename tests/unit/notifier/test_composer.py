@@ -14,7 +14,8 @@ from tests.unit.notifier.fakes import NOON, a_contact, a_notification
 
 from notifier.adapters.composer import TemplateComposer
 from notifier.adapters.words import LOCALES, Sender, amount_writer
-from notifier.domain import OF_PAYMENTS, Kind, Notification, notification_id
+from notifier.domain import OF_PAYMENTS, Kind, Notification
+from shared.contracts.notifications import notification_id
 
 PAYMENT = UUID("0198c5b1-0000-7000-8000-000000000001")
 

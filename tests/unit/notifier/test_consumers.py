@@ -8,8 +8,9 @@ from tests.unit.notifier.autopay_facts import received
 from tests.unit.notifier.fakes import NOON
 
 from notifier.consumers import TOLD_LATER, to_contact, to_notification
-from notifier.domain import Kind, notification_id
+from notifier.domain import Kind
 from shared.contracts.autopay import ChargeCancelled, ChargeRequested
+from shared.contracts.notifications import notification_id
 from shared.contracts.payments import ChargeDeclined, PaymentAccepted, PaymentDelayed
 from shared.contracts.portal import ContactChanged, CustomerRegistered
 from shared.contracts.postings import PostingPosted, PostingReversed, PostingSuspended

@@ -22,12 +22,11 @@ from notifier.domain import (
     is_past,
     kind_told,
     latest_contacts,
-    notification_id,
     skip_reason,
     superseding_ids,
 )
 from shared.contracts.autopay import ChargeCancelled, ChargeOutcome, ChargeRequested
-from shared.contracts.notifications import NotificationKind
+from shared.contracts.notifications import NotificationKind, notification_id
 from shared.contracts.streams import AUTOPAY, NOTIFICATIONS
 
 

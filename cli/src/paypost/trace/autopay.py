@@ -21,7 +21,8 @@ import orjson
 
 from paypost.stack.state import StackState
 from paypost.trace.moments import Moment, as_json, at_mail_server, at_notifier, in_order
-from shared.ids import derived_id, fact_id
+from shared.contracts.notifications import notification_id
+from shared.ids import fact_id
 
 SCHEDULER = "autopay-scheduler"
 INTAKE = "payment-intake"
@@ -476,7 +477,9 @@ async def _of_enrolment(
         enrolment_id,
     )
     moments = []
-    notices = [_notification("autopay_stopped", _fact("enrolment.stopped", str(enrolment_id)))]
+    notices = [
+        notification_id(kind="autopay_stopped", key=_fact("enrolment.stopped", str(enrolment_id)))
+    ]
     for word in words:
         terms = word["authorisation_version"]
         moments.append(
@@ -494,7 +497,7 @@ async def _of_enrolment(
         ):
             if at is not None:
                 fact = _fact(about, f"{enrolment_id}:{at.isoformat()}")
-                notices.append(_notification(kind, fact))
+                notices.append(notification_id(kind=kind, key=fact))
     moments.append(Moment(at=enrolment["taken_at"], where=SCHEDULER, what="took the enrolment"))
     if enrolment["ended_at"] is not None:
         moments.append(
@@ -556,15 +559,11 @@ def _notices_of(
     if name == "above_maximum" and maximum:
         key = f"{charge_id}:{row['amount_cents']}:{maximum}"
         told.append(("charge_held", _fact("charge.held", key)))
-    return [_notification(kind, about) for kind, about in told]
+    return [notification_id(kind=kind, key=about) for kind, about in told]
 
 
 def _fact(fact_type: str, key: str) -> UUID:
     return fact_id(fact_type=fact_type, key=key)
-
-
-def _notification(kind: str, about: UUID) -> UUID:
-    return derived_id(name=f"notification:{kind}", source=about)
 
 
 async def _is_here(connection: asyncpg.Connection[Any]) -> bool:

@@ -10,7 +10,6 @@ from notifier.domain import (
     Kind,
     Notification,
     kind_told,
-    notification_id,
 )
 from notifier.usecases import KeepContacts, TellCustomers
 from shared.contracts.autopay import (
@@ -24,6 +23,7 @@ from shared.contracts.autopay import (
     EnrolmentStopped,
     MethodExpiring,
 )
+from shared.contracts.notifications import notification_id
 from shared.contracts.payments import (
     ChargeDeclined,
     PaymentAccepted,

@@ -27,9 +27,9 @@ from shared.contracts.notifications import (
     NotificationFailed,
     NotificationSent,
     NotificationSkipped,
+    notification_id,
 )
 from shared.contracts.portal import Locale
-from shared.ids import derived_id
 
 SkipReason = Literal["no_address", "opted_out", "no_account", "superseded"]
 
@@ -245,11 +245,6 @@ class Decision:
     reason: str | None = None
     attempts: int
     repeats: int
-
-
-def notification_id(*, kind: Kind, key: UUID) -> UUID:
-    """Return the id of the one notification of this kind about this posting or fact."""
-    return derived_id(name=f"notification:{kind}", source=key)
 
 
 def ledger_notification_ids(posting_key: UUID) -> list[UUID]:

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 from uuid import UUID
 
 from shared.contracts.fact import AccountId, Fact, Instant
+from shared.ids import derived_id
 
 NotificationKind = Literal[
     "posted",
@@ -24,6 +25,11 @@ NotificationKind = Literal[
     "charge_refunded",
     "method_expiring",
 ]
+
+
+def notification_id(*, kind: str, key: UUID) -> UUID:
+    """Return the id of the one notification of this kind about this posting or fact."""
+    return derived_id(name=f"notification:{kind}", source=key)
 
 
 class _NotificationFact(Fact):

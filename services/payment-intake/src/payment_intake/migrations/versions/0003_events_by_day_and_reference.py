@@ -1,7 +1,7 @@
 """The index of what was heard of a payment goes by day: today's events fall on today's pages.
 
-Nobody writes to events while the index is made: some seconds for ten million of them, which are
-read once. A webhook that waits for it too long is answered 503, and sent again.
+Nobody writes to events while the index is made: some ten seconds for ten million of them, which
+are read once. A webhook that waits for it too long is answered 503, and sent again.
 
 Revision ID: 0003
 Revises: 0002
