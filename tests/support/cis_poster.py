@@ -229,7 +229,6 @@ class Row:
     suspensions: int = 0
     answer: Answer | None = None
     settled_at: datetime | None = None
-    behind: int = -1
     """The last `seq` when it was woken: what was taken by then may go before it."""
 
 
@@ -405,13 +404,13 @@ class InMemoryPostings:
             raise self.raises.pop(0)
 
     def _is_blocked(self, account: str, lanes_held: HeldLanes) -> bool:
-        unsettled = [
-            row
+        in_hand = {each.posting.id for each in lanes_held.in_hand(account)}
+        return any(
+            row.posting.account_id == account
+            and row.status in UNSETTLED
+            and row.posting.id not in in_hand
             for row in self.rows.values()
-            if row.posting.account_id == account and row.status in UNSETTLED
-        ]
-        tail = lanes_held.tail(account)
-        return bool(unsettled) and (tail is None or tail.posting.id != unsettled[-1].posting.id)
+        )
 
     def _is_posted(self, posting: Posting) -> bool:
         payment = self.rows.get(posting.payment_id)
@@ -433,7 +432,7 @@ class InMemoryPostings:
                 continue
             if payment.status is Status.POSTED:
                 row.posting = replace(row.posting, account_id=payment.posting.account_id)
-                row.status, row.due_at, row.behind = Status.DUE, now, len(self.rows) - 1
+                row.status, row.due_at = Status.DUE, now
                 decided += 1
             elif payment.status is Status.RETURNED:
                 row.status, row.settled_at = Status.RETURNED, now

@@ -13,6 +13,7 @@ from tests.support.cis_poster import (
     a_posting,
     a_reversal,
 )
+from tests.support.lanes import InHand
 from tests.support.poster_database import PosterDatabase, migrate_poster
 
 from cis_poster.domain import (
@@ -50,16 +51,6 @@ async def store(request: pytest.FixtureRequest, postgres_rows: PosterDatabase) -
     return postgres_rows.store
 
 
-class Held:
-    """Lanes that hold these attempts, the last of each account as its tail."""
-
-    def __init__(self, *attempts: Attempt) -> None:
-        self._tails = {attempt.posting.account_id: attempt for attempt in attempts}
-
-    def tail(self, lane: str) -> Attempt | None:
-        return self._tails.get(lane)
-
-
 async def take(
     store: Postings,
     *postings: Posting,
@@ -67,7 +58,8 @@ async def take(
     hold: bool = False,
     held: Sequence[Attempt] = (),
 ) -> Taken:
-    return await store.take(postings, now=now, hold=hold, lanes_held=Held(*held))
+    lanes = InHand(*held, lane_of=lambda attempt: attempt.posting.account_id)
+    return await store.take(postings, now=now, hold=hold, lanes_held=lanes)
 
 
 def a_settlement(attempt: Attempt, answer: Answer, *, at: datetime = NOON) -> Settlement:
@@ -173,13 +165,19 @@ class TestTake:
         [suspended] = await store().suspense(limit=10)
         assert (suspended.id, suspended.reason) == (posting.id, "account_missing")
 
-    async def test_queues_behind_the_tail_of_this_process_only(self, store: Store) -> None:
+    async def test_queues_behind_what_is_in_hand_of_this_process_only(self, store: Store) -> None:
         mine, yours = store(), store()
         [first] = (await take(mine, a_posting())).attempts
         [second] = (await take(mine, a_posting(), held=[first])).attempts
         assert ids((await take(mine, a_posting(), held=[first])).attempts) == []
         assert ids((await take(yours, a_posting())).attempts) == []
         assert second.leased_until == later(30)
+
+    async def test_queues_behind_all_of_it_and_not_only_behind_the_last(self, store: Store) -> None:
+        mine = store()
+        [first] = (await take(mine, a_posting())).attempts
+        [second] = (await take(mine, a_posting(), held=[first])).attempts
+        assert ids((await take(mine, a_posting(), held=[second])).attempts) == []
 
     async def test_lets_other_accounts_of_the_batch_go_past_a_blocked_one(
         self, store: Store
@@ -240,6 +238,21 @@ class TestReversals:
         assert ids(taken.attempts) == [payment.id]
         await settle(mine, (taken.attempts[0], applied(taken.attempts[0])))
         assert ids(await store().claim_due(now=NOON, limit=10)) == [reversal.id]
+
+    async def test_are_not_overtaken_when_they_come_due_behind_what_is_in_hand(
+        self, store: Store
+    ) -> None:
+        """A payment that was free while they waited is the last of its account, and in hand."""
+        mine, payment = store(), a_posting()
+        [attempt] = (await take(mine, payment)).attempts
+        await take(mine, reversal := a_reversal(payment), held=[attempt])
+        [other] = (await take(mine, a_posting(), held=[attempt])).attempts
+        await settle(mine, (attempt, applied(attempt)))
+        reinstatement = replace(a_reversal(payment), kind=Kind.REINSTATEMENT)
+        assert ids((await take(mine, reinstatement, held=[other])).attempts) == []
+        await settle(mine, (other, applied(other)))
+        claimed = await mine.claim_due(now=later(1), limit=10)
+        assert ids(claimed) == [reversal.id, reinstatement.id]
 
     async def test_are_found_by_the_job_when_the_payment_was_posted_meanwhile(
         self, store: Store

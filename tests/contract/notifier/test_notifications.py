@@ -9,12 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.backends import TestDatabase
+from tests.support.lanes import InHand
 from tests.unit.notifier import autopay_facts as autopay
 from tests.unit.notifier.fakes import (
     NOON,
-    AllLanes,
     InMemoryNotifications,
-    NoLanes,
     a_contact,
     a_notification,
 )
@@ -93,8 +92,9 @@ def a_notice(fact) -> Notification:
     return notification
 
 
-async def take(notifications, *batch, now=NOON, hold=False, lanes=None):
-    return await notifications.take(batch, now=now, hold=hold, lanes_held=lanes or NoLanes())
+async def take(notifications, *batch, now=NOON, hold=False, held=()):
+    lanes = InHand(*held, lane_of=lambda attempt: attempt.notification.account_id)
+    return await notifications.take(batch, now=now, hold=hold, lanes_held=lanes)
 
 
 async def claim(notifications, account, *, now):
@@ -197,8 +197,19 @@ class TestTake:
         first, second = a_notification(account_id=account), a_notification(account_id=account)
         await take(notifications, first)
         assert not (await take(notifications, second)).attempts
-        third = a_notification(account_id=account)
-        assert (await take(notifications, third, lanes=AllLanes())).attempts
+
+    async def test_sends_what_is_behind_what_this_process_has_in_hand(self, notifications, account):
+        [first] = (await take(notifications, a_notification(account_id=account))).attempts
+        taken = await take(notifications, a_notification(account_id=account), held=[first])
+        assert len(taken.attempts) == 1
+
+    async def test_does_not_overtake_what_stands_behind_what_is_in_hand(
+        self, notifications, account
+    ):
+        [first] = (await take(notifications, a_notification(account_id=account))).attempts
+        await take(notifications, a_notification(account_id=account), hold=True)
+        taken = await take(notifications, a_notification(account_id=account), held=[first])
+        assert not taken.attempts
 
 
 class TestTakeOfAutopay:
@@ -260,11 +271,11 @@ class TestTakeOfAutopay:
         third = a_notice(autopay.announced(version=3, **charge))
         other = a_notice(autopay.announced(version=1, account_id=account, charge_id=uuid4()))
         if together:
-            taken = await take(notifications, first, third, other, lanes=AllLanes())
+            taken = await take(notifications, first, third, other)
             assert [each.notification for each in taken.attempts] == [third, other]
         else:
-            await take(notifications, third)
-            taken = await take(notifications, first, other, lanes=AllLanes())
+            held = (await take(notifications, third)).attempts
+            taken = await take(notifications, first, other, held=held)
             assert [each.notification for each in taken.attempts] == [other]
         assert list(taken.skipped) == [first]
         assert b'"reason":"superseded"' in taken.rows[0].record.value

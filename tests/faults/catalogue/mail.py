@@ -40,7 +40,7 @@ class WrongMail(Fault):
 
     async def heal(self, run: Run) -> None:
         await until(
-            lambda: self._given_up(run), timeout_seconds=20, what="a refusal for good recorded"
+            lambda: self._given_up(run), timeout_seconds=60, what="a refusal for good recorded"
         )
         sink = await run.controls.switches("mail")
         run.note(refused_for_good=sink["permanent_failure"]["fired"])

@@ -17,6 +17,7 @@ from tests.support.backends import (
     start_postgres,
 )
 from tests.support.cis_poster import Poster, StubCisGateway, a_posting, a_reversal
+from tests.support.lanes import NoLanes
 from tests.support.poster_database import PosterDatabase, migrate_poster
 
 from cis_poster.adapters.tables import metadata
@@ -246,8 +247,3 @@ class TestRestart:
         # One fact each, whether or not the answer to its commit was heard.
         assert len([kind for kind, _ in facts if kind == "posting.posted"]) == 600
         assert len({key for _, key in facts}) == len(facts)
-
-
-class NoLanes:
-    def tail(self, lane: str) -> None:
-        return None

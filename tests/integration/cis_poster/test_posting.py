@@ -13,6 +13,7 @@ import asyncpg
 import pytest
 from tests.support.backends import TestDatabase
 from tests.support.cis_poster import CountedMetrics, Poster, a_posting, a_reversal
+from tests.support.lanes import NoLanes
 from tests.support.poster_database import PosterDatabase, migrate_poster
 from tests.support.reference_cis import API_KEY, ReferenceCis, running_cis
 
@@ -559,11 +560,6 @@ class TestOutage:
         assert await world.rows.count("lease_owner IS NOT NULL") == 0
         await world.settled(world.instance(), within_seconds=10)
         assert_posted_once_in_order(world.cis, batch)
-
-
-class NoLanes:
-    def tail(self, lane: str) -> None:
-        return None
 
 
 def suspense(poster: Poster) -> ManageSuspense:

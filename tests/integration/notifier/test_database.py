@@ -15,8 +15,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tests.support.backends import TestDatabase
+from tests.support.lanes import NoLanes
 from tests.unit.notifier import autopay_facts as autopay
-from tests.unit.notifier.fakes import NOON, NoLanes, a_contact, a_notification
+from tests.unit.notifier.fakes import NOON, a_contact, a_notification
 
 from notifier.adapters.repositories import SqlContacts, SqlNotifications
 from notifier.adapters.tables import metadata, outbox

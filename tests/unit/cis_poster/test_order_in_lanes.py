@@ -78,14 +78,15 @@ class TestLanes:
         assert desk.acted == [("a", 1), ("b", 1)]
         assert sorted(desk.given_up) == [("a", 2), ("b", 2)]
 
-    async def test_name_the_last_item_of_a_lane_while_it_is_in_hand(self) -> None:
+    async def test_say_what_of_a_lane_is_in_hand_called_or_waiting(self) -> None:
         desk = Desk()
-        assert desk.lanes.tail("a") is None
+        assert desk.lanes.in_hand("a") == []
         await desk.lanes.put([("a", 1), ("b", 1), ("a", 2)], ticket=0)
-        assert desk.lanes.tail("a") == ("a", 2)
+        await turns()
+        assert desk.lanes.in_hand("a") == [("a", 1), ("a", 2)]
         desk.gate.set()
         await turns()
-        assert desk.lanes.tail("a") is None
+        assert desk.lanes.in_hand("a") == []
 
     async def test_give_back_what_waits_for_room_when_they_close(self) -> None:
         desk = Desk(items_max=1)

@@ -13,6 +13,7 @@ from tests.support.cis_poster import (
     a_posting,
     a_reversal,
 )
+from tests.support.lanes import NoLanes
 from tests.support.turns import turns
 
 from cis_poster.domain import Kind, Posting, Status
@@ -484,11 +485,6 @@ class TestShutdown:
         await world.take(posting)
         assert world.statuses(posting) == [Status.DUE]
         assert await world.due(after_seconds=1) == 0
-
-
-class NoLanes:
-    def tail(self, lane: str) -> None:
-        return None
 
 
 def suspense(world: World) -> ManageSuspense:

@@ -100,20 +100,6 @@ def an_attempt(
     )
 
 
-class NoLanes:
-    """No account has work in hand."""
-
-    def holds(self, lane: str) -> bool:
-        return False
-
-
-class AllLanes:
-    """Every account has work in hand."""
-
-    def holds(self, lane: str) -> bool:
-        return True
-
-
 class InMemoryMailGateway:
     """A mail server in memory: `inbox` is what it took."""
 
@@ -194,7 +180,11 @@ class InMemoryNotifications:
     ) -> Taken:
         lease, leased_until = uuid4(), now + timedelta(seconds=self.lease_seconds)
         open_accounts = {
-            row.notification.account_id for row in self.rows.values() if row.status in UNSETTLED
+            row.notification.account_id
+            for row in self.rows.values()
+            if row.status in UNSETTLED
+            and row.notification
+            not in [each.notification for each in lanes_held.in_hand(row.notification.account_id)]
         }
         attempts: list[Attempt] = []
         skipped: list[Notification] = []
@@ -219,7 +209,7 @@ class InMemoryNotifications:
                 lease=lease,
             )
             self.rows[each.id] = row
-            behind = each.account_id in open_accounts and not lanes_held.holds(each.account_id)
+            behind = each.account_id in open_accounts
             if reason is not None:
                 facts.append(_skip(row, reason, now))
                 skipped.append(each)

@@ -141,7 +141,7 @@ class TestLanes:
         await put(found, ("a", 1), ("a", 2))
         await turns()
         assert act.items == [("a", 1)]
-        assert found.holds("a")
+        assert found.in_hand("a")
         settle.open.set()
         await settled(found)
         assert given_up.items == [("a", 2)]
@@ -194,7 +194,7 @@ class TestLanes:
         await settled(found)
         assert act.items == [("a", 1), ("a", 2)]
         assert given_up.items == [("a", 3), ("a", 4)]
-        assert not found.holds("a")
+        assert not found.in_hand("a")
 
     async def test_take_a_defect_of_act_as_not_settled(self):
         act, given_up = Act(), GivenUp()
@@ -213,7 +213,7 @@ class TestLanes:
         await put(found, ("a", 1), ("a", 2), ("a", 3))
         await settled(found)
         assert given_up.items == [("a", 3)]
-        assert not found.holds("a")
+        assert not found.in_hand("a")
 
     async def test_hold_back_what_a_stop_has_overtaken(self):
         act, given_up = Act(), GivenUp()
@@ -304,16 +304,16 @@ class TestLanes:
         assert act.items == []
         assert found.held == 0
 
-    async def test_know_which_lanes_they_hold(self):
+    async def test_know_what_they_have_in_hand(self):
         act = Act()
         act.open.clear()
         found = lanes(act)
         await put(found, ("a", 1))
-        assert found.holds("a")
-        assert not found.holds("b")
+        assert found.in_hand("a")
+        assert not found.in_hand("b")
         act.open.set()
         await settled(found)
-        assert not found.holds("a")
+        assert not found.in_hand("a")
 
     async def test_go_on_when_giving_up_fails(self):
         async def broken(items: Sequence[Item]) -> None:

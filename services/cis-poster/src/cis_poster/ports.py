@@ -126,8 +126,8 @@ class Postings(Protocol):
 class HeldLanes(Protocol):
     """What this process has in hand for each account."""
 
-    def tail(self, lane: str) -> Attempt | None:
-        """Return the last attempt that is in hand for an account, if there is one."""
+    def in_hand(self, lane: str) -> Sequence[Attempt]:
+        """Return every attempt that is in hand for an account."""
         ...
 
 

@@ -120,9 +120,11 @@ class Contacts(Protocol):
 
 
 class HeldLanes(Protocol):
-    """Which accounts this process has work in hand for."""
+    """What this process has in hand for each account."""
 
-    def holds(self, lane: str) -> bool: ...
+    def in_hand(self, lane: str) -> Sequence[Attempt]:
+        """Return every attempt that is in hand for an account."""
+        ...
 
 
 class Announce(Protocol):

@@ -58,7 +58,7 @@ class Lanes(Generic[Item]):
         self._items_max = items_max
         self._alone = alone
         self._waiting: dict[Hashable, deque[Item]] = {}
-        self._tails: dict[Hashable, Item] = {}
+        self._in_call: dict[Hashable, Sequence[Item]] = {}
         self._ready: deque[Hashable] = deque()
         self._held = 0
         self._calls: set[asyncio.Task[None]] = set()
@@ -74,13 +74,9 @@ class Lanes(Generic[Item]):
         """How many items wait or are in flight."""
         return self._held
 
-    def holds(self, lane: Hashable) -> bool:
-        """Whether a lane has items here, so that new ones may queue behind them."""
-        return lane in self._waiting
-
-    def tail(self, lane: Hashable) -> Item | None:
-        """Return the last item of a lane: what is put now comes right behind it."""
-        return self._tails.get(lane)
+    def in_hand(self, lane: Hashable) -> list[Item]:
+        """Return what a lane holds, in its order: what is put now comes right behind it."""
+        return [*self._in_call.get(lane, ()), *self._waiting.get(lane, ())]
 
     @property
     def room(self) -> int:
@@ -116,7 +112,6 @@ class Lanes(Generic[Item]):
                 self._ready.append(lane)
             else:
                 queue.append(item)
-            self._tails[lane] = item
         self._held += len(items) - len(held_back)
         self._dispatch()
         if held_back:
@@ -129,7 +124,6 @@ class Lanes(Generic[Item]):
             await asyncio.wait(set(self._calls))
         left = [item for queue in self._waiting.values() for item in queue]
         self._waiting.clear()
-        self._tails.clear()
         self._ready.clear()
         self._release(len(left))
         if left:
@@ -155,11 +149,13 @@ class Lanes(Generic[Item]):
             if self._alone(queue[0]):
                 if taken:
                     break
-                return {self._ready.popleft(): [queue.popleft()]}
+                taken[self._ready.popleft()] = [queue.popleft()]
+                break
             batch = taken[self._ready.popleft()] = []
             while queue and room > 0 and not self._alone(queue[0]):
                 batch.append(queue.popleft())
                 room -= 1
+        self._in_call |= taken
         return taken
 
     async def _call(self, taken: dict[Hashable, list[Item]]) -> None:
@@ -174,6 +170,7 @@ class Lanes(Generic[Item]):
         outcome = iter(settled)
         given_up: list[Item] = []
         for lane, batch in taken.items():
+            del self._in_call[lane]
             verdicts = [next(outcome) for _ in batch]
             queue = self._waiting[lane]
             if not all(verdicts):
@@ -183,7 +180,7 @@ class Lanes(Generic[Item]):
             if queue:
                 self._ready.append(lane)
             else:
-                del self._waiting[lane], self._tails[lane]
+                del self._waiting[lane]
         self._release(len(items) + len(given_up))
         if given_up:
             await self._give_up(given_up)

@@ -83,22 +83,18 @@ _SETTLED_COLUMNS = (
 _FAILURE_COLUMNS = ("posting_id", "at", "outcome", "reason", "duration_ms")
 _INSERT_FAILURES = insert_rows(failed_attempts, _FAILURE_COLUMNS)
 
-# An account is blocked for new postings by whatever of it is unsettled, unless the last of that
-# stands last in this process's own lane. Read after the insert: a concurrent taker's rows are
-# visible by then.
+# An account is blocked for new postings by whatever of it is unsettled and not in this process's
+# own lane. Looking at the last of it would not do: what has waited for its payment comes due in its
+# old place, and what came after it may be in the lane. Read after the insert: a concurrent taker's
+# rows are visible by then.
 _BLOCKERS = text(
     """
-    SELECT a.account_id, last.id AS last_id, first.due_at
+    SELECT a.account_id, first.due_at
     FROM unnest(CAST(:accounts AS text[])) AS a(account_id)
-    CROSS JOIN LATERAL (
-        SELECT id FROM cis_poster.postings
-        WHERE account_id = a.account_id AND status IN ('due', 'attempting', 'unknown')
-          AND id <> ALL(:inserted)
-        ORDER BY seq DESC LIMIT 1
-    ) last
     CROSS JOIN LATERAL (
         SELECT due_at FROM cis_poster.postings
         WHERE account_id = a.account_id AND status IN ('due', 'attempting', 'unknown')
+          AND id <> ALL(:ours)
         ORDER BY seq LIMIT 1
     ) first
     """
@@ -449,18 +445,13 @@ class SqlPostings:
     ) -> list[Posting]:
         if not free:
             return free
+        accounts = {posting.account_id for posting in free if posting.account_id}
+        # Asked before the database: what leaves a lane from now on is settled, or stops it.
+        in_hand = {each.posting.id for lane in accounts for each in lanes_held.in_hand(lane)}
         blockers = await connection.execute(
-            _BLOCKERS,
-            {
-                "accounts": list({posting.account_id for posting in free}),
-                "inserted": list(inserted),
-            },
+            _BLOCKERS, {"accounts": list(accounts), "ours": list(inserted | in_hand)}
         )
-        blocked = {
-            row.account_id: row.due_at
-            for row in blockers
-            if (tail := lanes_held.tail(row.account_id)) is None or tail.posting.id != row.last_id
-        }
+        blocked = {row.account_id: row.due_at for row in blockers}
         held = [posting for posting in free if posting.account_id in blocked]
         if held:
             due_at = min(*blocked.values(), now + _RECHECK)

@@ -107,7 +107,8 @@ _RECIPIENTS = text(
            EXISTS (
                SELECT 1 FROM notifier.notifications n
                WHERE n.account_id = a.account_id AND n.status IN ('due', 'sending')
-           ) AS has_unsettled
+                 AND n.id <> ALL(:in_hand)
+           ) AS has_others
     FROM unnest(CAST(:accounts AS text[])) AS a(account_id)
     LEFT JOIN notifier.contacts c ON c.account_id = a.account_id
     """
@@ -152,10 +153,11 @@ _BACKLOG = text(
 @dataclass(frozen=True, slots=True)
 class _Recipient:
     contact: Contact | None
-    has_unsettled: bool
+    has_others: bool
+    """Whether something of the account is unsettled, and not in this process's own lane."""
 
 
-_NOBODY = _Recipient(contact=None, has_unsettled=False)
+_NOBODY = _Recipient(contact=None, has_others=False)
 
 
 class SqlNotifications:
@@ -190,7 +192,7 @@ class SqlNotifications:
         lease = self._new_lease()
         async with one_statement(self._engine) as connection:
             # Nothing is locked by these: they would see no more inside the transaction below.
-            recipients = await _recipients(connection, wanted)
+            recipients = await _recipients(connection, wanted, lanes_held=lanes_held)
             superseded = await _superseded(connection, wanted)
         skips: dict[UUID, SkipReason] = {}
         rows: dict[UUID, Mapping[str, Any]] = {}
@@ -205,7 +207,7 @@ class SqlNotifications:
             if reason is not None:
                 skips[each.id] = reason
                 rows[each.id] = _new_row(each, now, Status.SKIPPED, reason=reason)
-            elif hold or _is_behind(each, recipient, lanes_held):
+            elif hold or recipient.has_others:
                 rows[each.id] = _new_row(each, now, Status.DUE)
             else:
                 rows[each.id] = _new_row(
@@ -344,16 +346,25 @@ class SqlContacts:
 
 
 async def _recipients(
-    connection: AsyncConnection, batch: Sequence[Notification]
+    connection: AsyncConnection,
+    batch: Sequence[Notification],
+    *,
+    lanes_held: HeldLanes | None = None,
 ) -> Mapping[str, _Recipient]:
-    accounts = {each.account_id for each in batch if each.account_id is not None}
+    accounts = sorted({each.account_id for each in batch if each.account_id is not None})
     if not accounts:
         return {}
-    result = await connection.execute(_RECIPIENTS, {"accounts": sorted(accounts)})
+    # Asked before the database: what leaves a lane from now on is settled, or stops it.
+    in_hand = (
+        [each.notification.id for lane in accounts for each in lanes_held.in_hand(lane)]
+        if lanes_held is not None
+        else []
+    )
+    result = await connection.execute(_RECIPIENTS, {"accounts": accounts, "in_hand": in_hand})
     return {
         row.account_id: _Recipient(
             contact=_contact(row) if row.changed_at is not None else None,
-            has_unsettled=row.has_unsettled,
+            has_others=row.has_others,
         )
         for row in result
     }
@@ -370,11 +381,6 @@ async def _superseded(connection: AsyncConnection, batch: Sequence[Notification]
     )
     found = {*result.scalars(), *(each.id for each in batch)}
     return {told for answer, told in answers if answer in found}
-
-
-def _is_behind(notification: Notification, recipient: _Recipient, lanes_held: HeldLanes) -> bool:
-    """Whether an earlier one of the account is unsettled, and not in this process's own lanes."""
-    return recipient.has_unsettled and not lanes_held.holds(notification.account_id or "")
 
 
 def _new_row(
