@@ -229,6 +229,7 @@ class Row:
     suspensions: int = 0
     answer: Answer | None = None
     settled_at: datetime | None = None
+    behind: int = -1
     """The last `seq` when it was woken: what was taken by then may go before it."""
 
 
@@ -432,7 +433,7 @@ class InMemoryPostings:
                 continue
             if payment.status is Status.POSTED:
                 row.posting = replace(row.posting, account_id=payment.posting.account_id)
-                row.status, row.due_at = Status.DUE, now
+                row.status, row.due_at, row.behind = Status.DUE, now, len(self.rows) - 1
                 decided += 1
             elif payment.status is Status.RETURNED:
                 row.status, row.settled_at = Status.RETURNED, now
