@@ -190,9 +190,12 @@ class SqlNotifications:
         # The same fact may have come twice in one batch.
         wanted = list({notification.id: notification for notification in batch}.values())
         lease = self._new_lease()
+        accounts = {each.account_id for each in wanted if each.account_id is not None}
+        # Asked before the database: what leaves a lane from now on is settled, or stops it.
+        in_hand = [each.notification.id for lane in accounts for each in lanes_held.in_hand(lane)]
         async with one_statement(self._engine) as connection:
             # Nothing is locked by these: they would see no more inside the transaction below.
-            recipients = await _recipients(connection, wanted, lanes_held=lanes_held)
+            recipients = await _recipients(connection, wanted, in_hand=in_hand)
             superseded = await _superseded(connection, wanted)
         skips: dict[UUID, SkipReason] = {}
         rows: dict[UUID, Mapping[str, Any]] = {}
@@ -346,21 +349,14 @@ class SqlContacts:
 
 
 async def _recipients(
-    connection: AsyncConnection,
-    batch: Sequence[Notification],
-    *,
-    lanes_held: HeldLanes | None = None,
+    connection: AsyncConnection, batch: Sequence[Notification], *, in_hand: Sequence[UUID] = ()
 ) -> Mapping[str, _Recipient]:
-    accounts = sorted({each.account_id for each in batch if each.account_id is not None})
+    accounts = {each.account_id for each in batch if each.account_id is not None}
     if not accounts:
         return {}
-    # Asked before the database: what leaves a lane from now on is settled, or stops it.
-    in_hand = (
-        [each.notification.id for lane in accounts for each in lanes_held.in_hand(lane)]
-        if lanes_held is not None
-        else []
+    result = await connection.execute(
+        _RECIPIENTS, {"accounts": sorted(accounts), "in_hand": list(in_hand)}
     )
-    result = await connection.execute(_RECIPIENTS, {"accounts": accounts, "in_hand": in_hand})
     return {
         row.account_id: _Recipient(
             contact=_contact(row) if row.changed_at is not None else None,
