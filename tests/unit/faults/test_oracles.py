@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from tests.faults import oracles
-from tests.faults.journals import Charged, Journals
+from tests.faults.journals import Charged, Journals, Letter
 from tests.faults.violations import Violation
 from tests.unit.faults.journals import (
     BEGAN,
@@ -117,6 +117,11 @@ class TestInvented:
         assert letters_of(oracles.invented(with_(strangers=(ghost,)))) == ["A"]
 
 
+def told_by(*letters: Letter) -> Journals:
+    """The sound journals, with these in place of the first letter."""
+    return with_(letters=(*letters, *SOUND.letters[1:]))
+
+
 class TestTold:
     def test_finds_a_posting_that_nobody_was_told_of(self) -> None:
         (found,) = oracles.told(with_(letters=SOUND.letters[1:]), repeats_allowed=True)
@@ -141,6 +146,22 @@ class TestTold:
         assert oracles.told(repeated, repeats_allowed=True) == []
         assert letters_of(oracles.told(repeated, repeats_allowed=False)) == ["N"]
         assert oracles.repeats(repeated) == 1
+
+    def test_takes_what_two_versions_told_for_told_again(self) -> None:
+        # As seen in fault 30, of one posting: notifier before and after decision 0052.
+        older = letter(
+            1, 1_000, 2, message_id="<8a6af33f-7b66-5060-a296-b143a99f30f6@city.example>"
+        )
+        newer = letter(
+            1, 1_000, 3, message_id="<01a22a21-279c-8060-a296-b143a99f30f6@city.example>"
+        )
+        other = letter(
+            1, 1_000, 3, message_id="<01a22a21-279c-8061-a296-b143a99f30f6@city.example>"
+        )
+        assert oracles.told(told_by(older, newer), repeats_allowed=True) == []
+        assert oracles.repeats(told_by(older, newer)) == 1
+        assert letters_of(oracles.told(told_by(older, newer), repeats_allowed=False)) == ["N"]
+        assert letters_of(oracles.told(told_by(older, other), repeats_allowed=True)) == ["N"]
 
 
 class TestPrompt:
