@@ -107,6 +107,7 @@ class Run:
         measure: one trial.
         rounds_max: no more than that, where a round takes long or says little more.
         needs: runs whose maxima this one is made of.
+        beside: the run that this one is measured against; they share their rounds.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Run:
     measure: Measure
     rounds_max: int = 99
     needs: tuple[str, ...] = ()
+    beside: str | None = None
 
 
 def load_size(*, per_second: float, seconds: float) -> int:

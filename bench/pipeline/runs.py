@@ -92,16 +92,14 @@ def all_runs() -> Mapping[str, Run]:
             what="one account with a third of all payments",
             yardsticks=product,
             measure=Maximum(spread=third_to_the_first(accounts=len(account_names()))),
-            rounds_max=2,
-            needs=("max-many",),
+            beside="max-many",
         ),
         Run(
             name="two",
             what="two processes of each service",
             yardsticks=product,
             measure=Maximum(instances=2),
-            rounds_max=2,
-            needs=("max-many",),
+            beside="max-many",
         ),
         *(
             Run(

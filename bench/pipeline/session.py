@@ -83,23 +83,36 @@ def plan(
 ) -> Iterator[Step]:
     """The trials in their order: run by run, round by round, each other round in reverse.
 
+    Runs that are measured against one another share their rounds, as its yardsticks do.
+
     Args:
         runs: in their order.
         rounds: of each; a run may have fewer.
         yardsticks: none but these; all when absent.
     """
-    for run in runs:
-        wanted = [name for name in run.yardsticks if yardsticks is None or name in yardsticks]
-        for turn in range(1, min(rounds, run.rounds_max) + 1):
-            for yardstick in wanted if turn % 2 else reversed(wanted):
-                yield Step(run=run, yardstick=yardstick, turn=turn)
+    names = {run.name for run in runs}
+    for first in runs:
+        if first.beside in names:
+            continue
+        together = [first, *(run for run in runs if run.beside == first.name)]
+        for turn in range(1, rounds + 1):
+            steps = [
+                Step(run=run, yardstick=name, turn=turn)
+                for run in together
+                for name in run.yardsticks
+                if turn <= run.rounds_max and (yardsticks is None or name in yardsticks)
+            ]
+            yield from steps if turn % 2 else reversed(steps)
 
 
 def with_needed(*, wanted: Sequence[str], runs: Mapping[str, Run]) -> list[Run]:
     """The wanted runs in the order of the table; what they are made of goes before them."""
     names = set(wanted)
     for name in wanted:
-        names.update(runs[name].needs)
+        run = runs[name]
+        names.update(run.needs)
+        if run.beside is not None:
+            names.add(run.beside)
     return [run for run in runs.values() if run.name in names]
 
 

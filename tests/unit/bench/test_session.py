@@ -19,9 +19,14 @@ async def unmeasured(bench: Bench, *, run: str, yardstick: str, turn: int, trial
     raise AssertionError("nothing is measured here")
 
 
-def run_of(name: str, *yardsticks: str, rounds_max: int = 99) -> Run:
+def run_of(name: str, *yardsticks: str, rounds_max: int = 99, beside: str | None = None) -> Run:
     return Run(
-        name=name, what=name, yardsticks=yardsticks, measure=unmeasured, rounds_max=rounds_max
+        name=name,
+        what=name,
+        yardsticks=yardsticks,
+        measure=unmeasured,
+        rounds_max=rounds_max,
+        beside=beside,
     )
 
 
@@ -45,13 +50,28 @@ class TestPlan:
             ("ack", 2),
         ]
 
+    def test_interleaves_what_is_measured_against_one_another(self) -> None:
+        runs = [run_of("max", "a", "b"), run_of("ack", "a"), run_of("hot", "a", beside="max")]
+        steps = plan(runs=runs, rounds=2)
+        assert [(step.run.name, step.turn, step.yardstick) for step in steps] == [
+            ("max", 1, "a"),
+            ("max", 1, "b"),
+            ("hot", 1, "a"),
+            ("hot", 2, "a"),
+            ("max", 2, "b"),
+            ("max", 2, "a"),
+            ("ack", 1, "a"),
+            ("ack", 2, "a"),
+        ]
+
     def test_leaves_out_yardsticks_that_are_not_wanted(self) -> None:
         steps = plan(runs=[run_of("max", "a", "b")], rounds=1, yardsticks=["b"])
         assert [step.yardstick for step in steps] == ["b"]
 
-    def test_does_first_what_a_run_is_made_of(self) -> None:
-        names = [run.name for run in with_needed(wanted=["latency"], runs=all_runs())]
-        assert names == ["max-many", "latency"]
+    @pytest.mark.parametrize("wanted", ["latency", "hot"])
+    def test_does_first_what_a_run_is_made_of_or_measured_against(self, wanted: str) -> None:
+        names = [run.name for run in with_needed(wanted=[wanted], runs=all_runs())]
+        assert names == ["max-many", wanted]
 
 
 class TestRuns:
