@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaMessage, KafkaRouter
 from faststream.message import StreamMessage
 from tests.support.intake_service import eventually_async, records_on
@@ -18,7 +19,12 @@ from shared.clock import utc_now
 from shared.contracts.streams import BILLS
 from shared.contracts.topics import create_topics, declared_topics
 from shared.errors import TransientError
-from shared.messaging.consumers import LEAVE_SECONDS_MAX, Consumers, build_broker
+from shared.messaging.consumers import (
+    LEAVE_SECONDS_MAX,
+    CoalescingConsumer,
+    Consumers,
+    build_broker,
+)
 from shared.messaging.inbox import Group, Inbox, on_batches
 from shared.messaging.producer import KafkaUnavailableError, RecordProducer
 from shared.runtime.metrics import ServiceMetrics
@@ -70,8 +76,16 @@ async def send(bootstrap: str, *records: dict) -> None:
 class Service:
     """A consumer of bills, handling them as it is told."""
 
-    def __init__(self, bootstrap: str, account: str, *, patience_seconds: float = 5) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        account: str,
+        *,
+        patience_seconds: float = 5,
+        session_seconds: float = 6,
+    ) -> None:
         self.account = account
+        self.session_seconds = session_seconds
         self.handled: list[str] = []
         self.batches: list[list[str]] = []
         self.handle = self.keep
@@ -104,7 +118,7 @@ class Service:
     @asynccontextmanager
     async def consuming(self):
         router = KafkaRouter()
-        group = Group(id=f"test-{self.account}", session_timeout_seconds=6)
+        group = Group(id=f"test-{self.account}", session_timeout_seconds=self.session_seconds)
 
         @on_batches(router, stream=BILLS, group=group)
         async def on_bills(message: KafkaMessage) -> None:
@@ -462,6 +476,99 @@ class TestConsumers:
         async with service.consuming() as consumers:
             assert await consumers.check_ready() is not None
             assert await consumers.check_live() is None
+
+
+async def fails_for_good() -> bool:
+    # As aiokafka 0.14 does of an answer that it does not know.
+    raise KafkaError("Unexpected exception in heartbeat task: UnknownError()")
+
+
+async def never_answers(*_: object) -> int:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")
+
+
+def heartbeats_end(consumer: CoalescingConsumer) -> None:
+    """What Kafka's -1 does to a member of a group: no heartbeat any more, every poll fails."""
+    consumer._coordinator._do_heartbeat = fails_for_good
+
+
+def coordinator_is_never_found(consumer: CoalescingConsumer) -> None:
+    """A member that waits for ever for who serves its group."""
+    consumer._client.coordinator_lookup = never_answers
+    consumer._coordinator.coordinator_dead()
+
+
+class TestLostConsumers:
+    @pytest.fixture
+    def impatient(self, monkeypatch):
+        monkeypatch.setattr(shared.messaging.consumers, "LOST_SECONDS", 2.0)
+        monkeypatch.setattr(shared.messaging.consumers, "WATCH_INTERVAL_SECONDS", 0.7)
+
+    @pytest.mark.parametrize("get_lost", [heartbeats_end, coordinator_is_never_found])
+    async def test_come_back(self, topics, account, impatient, get_lost):
+        service = Service(topics, account, session_seconds=1)
+        await send(topics, bill(account, 1))
+        async with service.consuming() as consumers:
+            await service.has_handled("B-1")
+            [subscriber] = consumers._subscribers()
+            lost = subscriber.consumer
+            get_lost(lost)
+
+            async def is_new() -> bool:
+                return subscriber.consumer not in (None, lost)
+
+            await eventually_async(is_new, timeout_seconds=30)
+            await send(topics, bill(account, 2))
+
+            async def is_handled() -> bool:
+                return "B-2" in service.handled
+
+            await eventually_async(is_handled)
+            assert not [each for each in tasks_of(lost) if not each.done()]
+
+    async def test_are_left_alone_while_nobody_serves_their_group(
+        self, topics, account, impatient, monkeypatch
+    ):
+        service = Service(topics, account, session_seconds=1)
+        await send(topics, bill(account, 1))
+        async with service.consuming() as consumers:
+            await service.has_handled("B-1")
+            asked = asyncio.Event()
+
+            async def is_not_served(_: object) -> bool:
+                asked.set()
+                return False
+
+            monkeypatch.setattr(shared.messaging.consumers, "_is_served", is_not_served)
+            [subscriber] = consumers._subscribers()
+            lost = subscriber.consumer
+            heartbeats_end(lost)
+            await asked.wait()
+            await asyncio.sleep(3)
+            assert subscriber.consumer is lost
+
+    async def test_are_none_of_those_that_idle(self, topics, account, impatient):
+        service = Service(topics, account, session_seconds=1)
+        async with service.consuming() as consumers:
+            await send(topics, bill(account, 1))
+            await service.has_handled("B-1")
+            [subscriber] = consumers._subscribers()
+            consumer = subscriber.consumer
+            await asyncio.sleep(4)
+            assert subscriber.consumer is consumer
+            assert consumer.unconfirmed_seconds < 2
+
+
+def tasks_of(consumer: CoalescingConsumer) -> list[asyncio.Task]:
+    coordinator = consumer._coordinator
+    found = (
+        coordinator._coordination_task,
+        coordinator._heartbeat_task,
+        coordinator._commit_refresh_task,
+        consumer._committing,
+    )
+    return [each for each in found if each is not None]
 
 
 class TestTopics:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.client import CoordinationType
 from aiokafka.errors import CommitFailedError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from faststream.kafka import KafkaBroker
@@ -26,6 +27,11 @@ STUCK_SECONDS = 240.0
 """A batch that takes longer than the inbox's patience is stuck, and a restart is the cure."""
 STALLED_SECONDS = 60.0
 """Records that have been fetched and not taken for so long are stalled: likewise."""
+LOST_SECONDS = 30.0
+LOST_SESSIONS = 2
+"""A consumer whose group is served, and has not confirmed it for so long, does not come back by
+itself: whichever is longer, since a join may wait for the end of another member's session.
+"""
 POLL_MS = 1_000
 """How long a consumer waits for a record before FastStream looks around; any record ends it."""
 PACES_SECONDS = ((0.010, 0.040), (0.0033, 0.100), (0.0025, 0.250))
@@ -45,6 +51,7 @@ rest of the time is for what was taken before.
 """
 MEASURE_INTERVAL_SECONDS = 5.0
 ASK_SECONDS_MAX = 3.0
+WATCH_INTERVAL_SECONDS = 5.0
 
 
 def gather_seconds(count: int, *, most: int | None = None) -> float:
@@ -75,10 +82,36 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._acknowledged: dict[TopicPartition, OffsetAndMetadata] = {}
         self._committing: asyncio.Task[None] | None = None
         self._next_poll_at = 0.0
+        self._confirmed_at = 0.0
 
     async def start(self) -> None:
         await super().start()
+        self._confirmed_at = time.monotonic()
+        if self._group_id is not None:
+            self._note_heartbeats()
         self._committing = asyncio.create_task(self._commit_now_and_then())
+
+    @property
+    def unconfirmed_seconds(self) -> float:
+        """For how long its group has not said that this is a member of it."""
+        return time.monotonic() - self._confirmed_at
+
+    @property
+    def lost_after_seconds(self) -> float:
+        """For how long that may be while the group is served."""
+        session_seconds: float = self._session_timeout_ms / 1000
+        return max(LOST_SECONDS, LOST_SESSIONS * session_seconds)
+
+    def _note_heartbeats(self) -> None:
+        beat = self._coordinator._do_heartbeat
+
+        async def beat_and_note() -> bool:
+            is_confirmed = bool(await beat())
+            if is_confirmed:
+                self._confirmed_at = time.monotonic()
+            return is_confirmed
+
+        self._coordinator._do_heartbeat = beat_and_note
 
     async def stop(self) -> None:
         if self._committing is not None:
@@ -95,6 +128,9 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
             # Was joining: the answer to that comes when all others have joined too, or when the
             # session of one that is gone is over.
             _log.info("consumer.left_while_joining", topics=sorted(self.subscription()))
+            for task in (self._coordinator._heartbeat_task, self._coordinator._commit_refresh_task):
+                if task is not None:
+                    task.cancel()
             await asyncio.gather(self._fetcher.close(), self._client.close())
 
     async def getmany(
@@ -257,17 +293,21 @@ class Consumers:
         self._opened_at = time.time()
         self._starting: asyncio.Task[None] | None = None
         self._measuring: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._heard_at: dict[str, float] = {}
         self._started = False
         self._waiting_since: dict[str, tuple[int, datetime]] = {}
+        self._lost_since: dict[LogicSubscriber[Any], float] = {}
 
     async def start(self) -> None:
         self._opened_at = time.time()
         self._starting = asyncio.create_task(self._start())
         self._measuring = asyncio.create_task(self._measure())
+        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        tasks = [task for task in (self._starting, self._measuring) if task is not None]
+        begun = (self._starting, self._measuring, self._watching)
+        tasks = [task for task in begun if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -342,6 +382,40 @@ class Consumers:
         heard_at = self._heard_at.get(stream, self._opened_at)
         self._metrics.consuming(stream=stream, lag_records=lag, heard_at=heard_at)
 
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_SECONDS)
+            if not self._started:
+                continue
+            for subscriber in self._subscribers():
+                try:
+                    await self._bring_back_if_lost(subscriber)
+                except Exception as error:
+                    # Of starting anew, or a defect: it is tried again, and the others are watched.
+                    _log.warning("consumer.not_started", error=repr(error))
+
+    async def _bring_back_if_lost(self, subscriber: LogicSubscriber[Any]) -> None:
+        """Start a consumer anew that its group has lost, and that does not notice.
+
+        aiokafka (0.14) ends its heartbeats for good at an answer that it does not know, such as
+        Kafka's -1, and lets every poll fail; a consumer was also seen to stay away from its group,
+        without a word, after two of three brokers had been killed.
+        """
+        consumer = subscriber.consumer
+        assert isinstance(consumer, CoalescingConsumer)
+        is_confirmed = consumer.unconfirmed_seconds < WATCH_INTERVAL_SECONDS
+        if is_confirmed or not await _is_served(subscriber):
+            self._lost_since.pop(subscriber, None)
+            return
+        now = time.monotonic()
+        patience_seconds = consumer.lost_after_seconds
+        if now - self._lost_since.setdefault(subscriber, now) < patience_seconds:
+            return
+        _log.error("consumer.lost", topics=subscriber.topic_names)
+        await subscriber.stop()
+        async with asyncio.timeout(patience_seconds):
+            await subscriber.start()
+
     async def _measure(self) -> None:
         while True:
             try:
@@ -350,6 +424,21 @@ class Consumers:
                 # Consuming goes on without being measured; the age of the last fetch then grows.
                 _log.warning("consumers.not_measured", error=repr(error))
             await asyncio.sleep(MEASURE_INTERVAL_SECONDS)
+
+
+async def _is_served(subscriber: LogicSubscriber[Any]) -> bool:
+    """Whether Kafka says who serves the subscriber's group, to a client of its own."""
+    asking = subscriber.builder(client_id=subscriber.client_id)
+    try:
+        async with asyncio.timeout(ASK_SECONDS_MAX):
+            await asking.start()
+            await asking._client.coordinator_lookup(CoordinationType.GROUP, subscriber.group_id)
+            return True
+    except (KafkaError, OSError, TimeoutError):
+        return False
+    finally:
+        with suppress(KafkaError, OSError):
+            await asking.stop()
 
 
 async def _lag_of(subscriber: LogicSubscriber[Any]) -> int | None:
