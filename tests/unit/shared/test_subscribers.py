@@ -195,7 +195,7 @@ class TestCoalescingConsumer:
             if not name.startswith("_"):
                 monkeypatch.setattr(AIOKafkaConsumer, name, vars(Base)[name])
         monkeypatch.setattr(shared.messaging.consumers, "COMMIT_SECONDS", 0.01)
-        consumer = CoalescingConsumer(bootstrap_servers="localhost:1", group_id="g")
+        consumer = CoalescingConsumer(bootstrap_servers="localhost:1")
         await consumer.start()
         await consumer.getmany()
         await consumer.commit()
