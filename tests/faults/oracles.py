@@ -17,7 +17,6 @@ from tests.faults.journals import (
     Attempt,
     Effect,
     Journals,
-    Letter,
     Payment,
     Sample,
 )
@@ -34,8 +33,8 @@ CPU_SHARE_MAX = 0.9
 COMMITS_PER_SECOND_MAX = 500.0
 """Of the whole server: a hot loop of claims would make thousands."""
 
-HASHED_PART = re.compile(r"(?<=-[58])[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}(?=@)")
-"""Of a notification's id in its Message-ID, a UUIDv8 or, before decision 0052, a UUIDv5."""
+NOTIFICATION_ID = re.compile(r"-([58])([0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12})@")
+"""Version and hash of a notification's id: a UUIDv8 or, before decision 0052, a UUIDv5."""
 
 Oracle = Callable[[Journals], list[Violation]]
 
@@ -148,12 +147,13 @@ def invented(journals: Journals) -> list[Violation]:
 def told(journals: Journals, *, repeats_allowed: bool) -> list[Violation]:
     """N: for each effect one confirmation; the same one again only where that is allowed."""
     accounts = {address: account for account, address in journals.addresses.items()}
+    notifications = _notifications(journals)
     letters: dict[tuple[str, str, int], set[str]] = defaultdict(set)
     for letter in journals.letters:
         if letter.kind == OTHER:
             continue
         name = (accounts.get(letter.address, letter.address), letter.kind, letter.amount_cents)
-        letters[name].add(_told_of(letter))
+        letters[name].add(notifications[letter.message_id])
     wanted = Counter(
         (each.account, TOLD_AS[each.kind], each.amount_cents)
         for each in {each.key: each for each in journals.effects}.values()
@@ -177,27 +177,31 @@ def told(journals: Journals, *, repeats_allowed: bool) -> list[Violation]:
         if wanted[name] != len(letters[name])
     ]
     if not repeats_allowed:
+        sent = Counter(notifications[each.message_id] for each in journals.letters)
         violations += [
             Violation(oracle="N", what=f"{notification} was sent {count} times")
-            for notification, count in Counter(map(_told_of, journals.letters)).items()
+            for notification, count in sent.items()
             if count > 1
         ]
     return violations
 
 
-def _told_of(letter: Letter) -> str:
-    """What a mail tells of: the part of its Message-ID that is a hash of that in every version.
+def _notifications(journals: Journals) -> Mapping[str, str]:
+    """Which notification each Message-ID stands for: itself, but for an id of before decision 0052.
 
-    Before it stands a time, and in a notifier of before decision 0052 more of the hash. Only two
-    versions side by side, fault 30, send one notification under two ids.
+    That has the same hash as the newer id of the same notification, which a newer notifier beside
+    the older one may have told again (fault 30).
     """
-    found = HASHED_PART.search(letter.message_id)
-    return found.group() if found else letter.message_id
+    ids = {each.message_id for each in journals.letters}
+    found = {each: match for each in ids if (match := NOTIFICATION_ID.search(each))}
+    newer = {match[2]: each for each, match in found.items() if match[1] == "8"}
+    older = {each: newer.get(match[2], each) for each, match in found.items() if match[1] == "5"}
+    return {each: older.get(each, each) for each in ids}
 
 
 def repeats(journals: Journals) -> int:
     """How many mails came again of what had been told before."""
-    return len(journals.letters) - len({_told_of(each) for each in journals.letters})
+    return len(journals.letters) - len(set(_notifications(journals).values()))
 
 
 def prompt(journals: Journals, *, recovery_seconds_max: float) -> list[Violation]:

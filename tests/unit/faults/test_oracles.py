@@ -158,6 +158,10 @@ class TestTold:
         other = letter(
             1, 1_000, 3, message_id="<01a22a21-279c-8061-a296-b143a99f30f6@city.example>"
         )
+        later = letter(
+            1, 1_000, 3, message_id="<01a22a21-279d-8060-a296-b143a99f30f6@city.example>"
+        )
+        assert letters_of(oracles.told(told_by(newer, later), repeats_allowed=True)) == ["N"]
         assert oracles.told(told_by(older, newer), repeats_allowed=True) == []
         assert oracles.repeats(told_by(older, newer)) == 1
         assert letters_of(oracles.told(told_by(older, newer), repeats_allowed=False)) == ["N"]
