@@ -83,7 +83,7 @@ def plan(
 ) -> Iterator[Step]:
     """The trials in their order: run by run, round by round, each other round in reverse.
 
-    Runs that are measured against one another share their rounds, as its yardsticks do.
+    Runs that are measured against one another share their rounds, as the yardsticks of one do.
 
     Args:
         runs: in their order.
