@@ -150,6 +150,10 @@ COMMON = (
         "paypost:consumed_records:rate1m",
         "sum by (stream) (rate({prefix}_consumed_records_total[1m]))",
     ),
+    (
+        "paypost:consumers_lost:increase1h",
+        "sum by (stream) (increase({prefix}_consumers_lost_total[1h]))",
+    ),
     ("paypost:announced_records:rate1m", "sum(rate({prefix}_announced_records_total[1m]))"),
     (
         "paypost:measured_age_seconds:max",

@@ -8,6 +8,7 @@ from uuid import uuid4
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 from faststream.kafka import KafkaMessage, KafkaRouter
 from faststream.message import StreamMessage
@@ -526,6 +527,25 @@ class TestLostConsumers:
 
             await eventually_async(is_handled)
             assert not [each for each in tasks_of(lost) if not each.done()]
+            assert service.counted("consumers_lost_total", stream="bills.v1") == 1
+
+    async def test_come_back_when_they_were_never_taken_in(
+        self, topics, account, impatient, monkeypatch
+    ):
+        lookups: list[object] = []
+        look_up = AIOKafkaClient.coordinator_lookup
+
+        async def answers_the_second(self, *about: object) -> int:
+            lookups.append(about)
+            return await (never_answers() if len(lookups) == 1 else look_up(self, *about))
+
+        monkeypatch.setattr(AIOKafkaClient, "coordinator_lookup", answers_the_second)
+        service = Service(topics, account, session_seconds=1)
+        await send(topics, bill(account, 1))
+        async with service.consuming() as consumers:
+            await service.has_handled("B-1")
+            assert await consumers.check_ready() is None
+        assert len(lookups) > 1
 
     async def test_are_left_alone_while_nobody_serves_their_group(
         self, topics, account, impatient, monkeypatch

@@ -85,7 +85,14 @@ class CoalescingConsumer(AIOKafkaConsumer):  # type: ignore[misc]
         self._confirmed_at = 0.0
 
     async def start(self) -> None:
-        await super().start()
+        """Join the group, and begin to commit.
+
+        Raises:
+            KafkaError: Kafka cannot be reached.
+            TimeoutError: the group has not taken this in for as long as makes a member a lost one.
+        """
+        async with asyncio.timeout(self.lost_after_seconds):
+            await super().start()
         self._confirmed_at = time.monotonic()
         if self._group_id is not None:
             self._note_heartbeats()
@@ -195,6 +202,7 @@ class ConsumerMetrics(Protocol):
     """What is told of how far the streams have been read."""
 
     def consuming(self, *, stream: str, lag_records: int | None, heard_at: float) -> None: ...
+    def consumer_lost(self, *, stream: str) -> None: ...
 
 
 class CoalescingBroker(KafkaBroker):
@@ -360,7 +368,7 @@ class Consumers:
                 await self._broker.start()
                 self._started = True
             except (KafkaError, OSError) as error:
-                _log.warning("kafka.unreachable", error=str(error), pause_seconds=pause_seconds)
+                _log.warning("kafka.unreachable", error=repr(error), pause_seconds=pause_seconds)
                 await self._broker.stop()
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, 5.0)
@@ -408,13 +416,13 @@ class Consumers:
             self._lost_since.pop(subscriber, None)
             return
         now = time.monotonic()
-        patience_seconds = consumer.lost_after_seconds
-        if now - self._lost_since.setdefault(subscriber, now) < patience_seconds:
+        if now - self._lost_since.setdefault(subscriber, now) < consumer.lost_after_seconds:
             return
         _log.error("consumer.lost", topics=subscriber.topic_names)
+        for stream in subscriber.topic_names:
+            self._metrics.consumer_lost(stream=stream)
         await subscriber.stop()
-        async with asyncio.timeout(patience_seconds):
-            await subscriber.start()
+        await subscriber.start()
 
     async def _measure(self) -> None:
         while True:

@@ -173,6 +173,13 @@ class ServiceMetrics:
             )
         )
         self._heard_at: dict[str, float] = {}
+        self._lost = Labelled(
+            self._counter(
+                "consumers_lost",
+                "Consumers started anew because their group had lost them, by stream.",
+                "stream",
+            )
+        )
         self._announced = self._counter("announced_records", "Facts that Kafka has acknowledged.")
         self._outbox_depth = self._gauge(
             "outbox_rows", "Facts that wait for Kafka (counted up to 10000)."
@@ -230,9 +237,13 @@ class ServiceMetrics:
             self._heard_age.labels(stream).set_function(
                 lambda: max(0.0, time.time() - self._heard_at[stream])
             )
+            self._lost.expect((stream,))
         self._heard_at[stream] = heard_at
         if lag_records is not None:
             self._lag.labels(stream).set(lag_records)
+
+    def consumer_lost(self, *, stream: str) -> None:
+        self._lost.labels(stream).inc()
 
     def measured(self, what: str) -> None:
         """Note that something was read from the database just now."""
