@@ -58,13 +58,15 @@ def build_backbone(
     metrics: ServiceMetrics,
     clock: Clock,
     failpoint: Failpoint | None = None,
+    lock_wait_seconds: float | None = None,
 ) -> Backbone:
-    """Put together what every service stands on."""
+    """Put together what every service stands on; of the lock's wait `build_engine` tells."""
     pause_between_attempts()
     engine = build_engine(
         url=settings.database_url.get_secret_value(),
         application_name=group_id,
         pool_size=settings.database_pool_size,
+        lock_wait_seconds=lock_wait_seconds,
         tls_ca_file=settings.database_tls_ca_file,
     )
     metrics.watch_pool(lambda: cast("Pool", engine.pool))

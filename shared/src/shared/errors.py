@@ -9,5 +9,9 @@ class TransientError(Exception):
     """The same call may succeed later; nothing about the input has to change."""
 
 
+class ContendedError(TransientError):
+    """Somebody else held what a batch was to change: it may be one item's alone."""
+
+
 class PermanentError(Exception):
     """The same call will fail for ever; somebody has to change the input or the world."""

@@ -468,6 +468,7 @@ class TestOverload:
             kafka=topics,
             take_queue_size_max=2,
             take_batch_size_max=1,
+            lock_wait_seconds=10,
         )
         bodies = [train()[2].body for _ in range(8)]
         async with running_intake(settings) as intake:
@@ -495,6 +496,48 @@ class TestOverload:
             again = [await intake.stripe(body) for body in bodies]
             said = sorted(body["status"] for _, body, _ in again)
             assert said == ["accepted"] * 5 + ["duplicate"] * 3
+
+
+class TestLockedRows:
+    """Somebody's console, or a migration, holds what a webhook is to change."""
+
+    async def test_hold_up_their_own_payment_alone(self, rows, topics):
+        settings = intake_settings(
+            database_url=sqlalchemy_url(rows.database), kafka=topics, lock_wait_seconds=0.2
+        )
+        *charged, refunded = train("partial_refunds")[:5]
+        others = [event for _ in range(5) for event in train()]
+        async with running_intake(settings) as intake:
+            for event in charged:
+                assert (await intake.stripe(event.body))[0] == 200
+            session = await rows._session()
+            async with session.transaction():
+                await session.execute("SELECT 1 FROM payment_intake.payments FOR UPDATE")
+                sent = (intake.stripe(event.body) for event in (refunded, *others))
+                statuses = [status for status, _, _ in await asyncio.gather(*sent)]
+            assert statuses == [503, *(200 for _ in others)]
+            assert (await intake.stripe(refunded.body))[1] == {"status": "accepted"}
+
+    async def test_are_not_waited_for_by_a_sender_beyond_its_time(self, rows, topics):
+        settings = intake_settings(
+            database_url=sqlalchemy_url(rows.database),
+            kafka=topics,
+            lock_wait_seconds=10,
+            take_seconds_max=0.3,
+        )
+        body = train()[2].body
+        async with running_intake(settings) as intake:
+            session = await rows._session()
+            async with session.transaction():
+                await session.execute("LOCK TABLE payment_intake.events IN ACCESS EXCLUSIVE MODE")
+                status, problem, headers = await intake.stripe(body)
+                assert (status, problem["status"], headers["Retry-After"]) == (503, 503, "1")
+
+            async def is_known():
+                status, answer, _ = await intake.stripe(body)
+                return (status, answer) == (200, {"status": "duplicate"})
+
+            await eventually_async(is_known)
 
 
 class TestDatabaseAway:

@@ -8,7 +8,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.backends import TestDatabase
 
-from shared.db.engine import DatabaseUnavailableError, build_engine, transaction
+from shared.db.engine import (
+    DatabaseUnavailableError,
+    RowsLockedError,
+    build_engine,
+    driver_session,
+    transaction,
+)
 
 
 def engine_for(dsn: str) -> AsyncEngine:
@@ -44,6 +50,27 @@ class TestTransaction:
     ) -> None:
         with pytest.raises(DBAPIError):
             await raise_in_statement(engine, sqlstate)
+
+    @pytest.mark.parametrize("is_of_driver", [False, True])
+    async def test_tells_that_another_session_holds_the_rows(
+        self, database: TestDatabase, engine: AsyncEngine, is_of_driver: bool
+    ) -> None:
+        url = database.dsns["notifier"].replace("postgresql://", "postgresql+asyncpg://", 1)
+        impatient = build_engine(
+            url=url, application_name="test", pool_size=1, lock_wait_seconds=0.05
+        )
+        lock = "SELECT pg_advisory_xact_lock(7)"
+        try:
+            async with transaction(engine) as connection:
+                await connection.execute(text(lock))
+                with pytest.raises(RowsLockedError):
+                    async with transaction(impatient) as other:
+                        if is_of_driver:
+                            await other.execute(text("SELECT 1"))
+                            await (await driver_session(other)).execute(lock)
+                        await other.execute(text(lock))
+        finally:
+            await impatient.dispose()
 
     async def test_waits_out_whatever_keeps_it_from_logging_in(
         self, database: TestDatabase

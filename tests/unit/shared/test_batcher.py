@@ -2,8 +2,9 @@ import asyncio
 
 import pytest
 
-from shared.errors import TransientError
+from shared.errors import ContendedError, TransientError
 from shared.work.batcher import (
+    CONTENDED_MAX,
     PACE_SECONDS_EACH,
     PACE_SECONDS_MAX,
     MicroBatcher,
@@ -19,6 +20,7 @@ class Flush:
         self.open = asyncio.Event()
         self.open.set()
         self.poison: set[int] = set()
+        self.held: set[int] = set()
         self.is_away = False
 
     async def __call__(self, items):
@@ -26,6 +28,8 @@ class Flush:
         await self.open.wait()
         if self.is_away:
             raise TransientError("away")
+        if self.held & set(items):
+            raise ContendedError(f"held: {self.held & set(items)}")
         if self.poison & set(items):
             raise ValueError(f"poison in {list(items)}")
         return [item * 2 for item in items]
@@ -97,6 +101,27 @@ class TestMicroBatcher:
         assert isinstance(results[1], ValueError)
         assert results[2] == 6
         assert flush.batches == [[1, 2, 3], [1], [2], [3]]
+
+    async def test_lets_an_item_that_somebody_else_holds_fail_alone(self):
+        flush = Flush()
+        flush.held = {2, 4}
+        taker = batcher(flush)
+        results = await asyncio.gather(*(taker.submit(n) for n in range(6)), return_exceptions=True)
+        assert [isinstance(each, ContendedError) for each in results] == [
+            n in (2, 4) for n in range(6)
+        ]
+        assert [results[n] for n in (0, 1, 3, 5)] == [0, 2, 6, 10]
+
+    async def test_tries_no_more_of_a_batch_when_somebody_else_holds_many(self):
+        flush = Flush()
+        flush.held = set(range(1, 50))
+        taker = batcher(flush)
+        results = await asyncio.gather(
+            *(taker.submit(n) for n in range(50)), return_exceptions=True
+        )
+        assert results[0] == 0
+        assert all(isinstance(each, ContendedError) for each in results[1:])
+        assert flush.batches == [list(range(50)), [0], *([n + 1] for n in range(CONTENDED_MAX))]
 
     async def test_fails_the_whole_batch_for_now_without_trying_each(self):
         flush = Flush()

@@ -47,6 +47,7 @@ from payment_intake.usecases import (
 )
 from shared.backbone import build_backbone
 from shared.clock import Clock, utc_now
+from shared.errors import ContendedError
 from shared.failpoints import Failpoint
 from shared.ids import uuid7
 from shared.runtime.http import HttpServer
@@ -95,6 +96,7 @@ def build_app(
         metrics=metrics,
         clock=clock,
         failpoint=failpoint,
+        lock_wait_seconds=settings.lock_wait_seconds,
     )
     announcer = backbone.announcer
     store = SqlStore(
@@ -123,7 +125,10 @@ def build_app(
     async def take_batch(events: Sequence[Incoming]) -> Sequence[Outcome]:
         metrics.batch(len(events))
         return await patiently(
-            lambda: take_events(events), patience_seconds=settings.take_patience_seconds
+            lambda: take_events(events),
+            patience_seconds=settings.take_patience_seconds,
+            # Has waited already, and the events beside it are waiting for it.
+            unless=(ContendedError,),
         )
 
     spans = backbone.spans
@@ -161,7 +166,8 @@ def build_app(
         clock=clock,
         metrics=metrics,
         size_max_bytes=settings.request_size_max_bytes,
-        seconds_max=settings.request_seconds_max,
+        body_seconds_max=settings.request_seconds_max,
+        take_seconds_max=settings.take_seconds_max,
     )
     catching_up = CatchingUp(late_seconds=settings.announce_again_after_seconds)
     backbone.broker.include_router(

@@ -42,6 +42,10 @@ class RefusedError(PermanentError):
         self.field = field
 
 
+class NotInTimeError(TransientError):
+    """An event's storing has taken too long to be waited for: it may happen yet, or not."""
+
+
 class UnreadableError(RefusedError):
     """A verified body that cannot be understood: answered 422 and kept as evidence."""
 
@@ -103,7 +107,8 @@ class Ingress:
     clock: Clock
     metrics: IngressMetrics
     size_max_bytes: int
-    seconds_max: float
+    body_seconds_max: float
+    take_seconds_max: float
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self._door(scope["path"]) if scope["type"] == "http" else None
@@ -169,7 +174,7 @@ class Ingress:
         if declared.isdigit() and int(declared) > self.size_max_bytes:
             raise _too_large()
         try:
-            async with asyncio.timeout(self.seconds_max):
+            async with asyncio.timeout(self.body_seconds_max):
                 chunks, size = [], 0
                 while True:
                     message = await receive()
@@ -195,7 +200,11 @@ class Ingress:
         except UnreadableError as error:
             await self._keep(door, call, error)
             raise
-        return await asyncio.gather(*(self.take(event) for event in events))
+        try:
+            async with asyncio.timeout(self.take_seconds_max):
+                return await asyncio.gather(*(self.take(event) for event in events))
+        except TimeoutError as error:
+            raise NotInTimeError(f"not stored within {self.take_seconds_max:g} s") from error
 
     async def _keep(self, door: Door, call: Call, error: UnreadableError) -> None:
         # The door has counted what it masked before it read.

@@ -8,7 +8,7 @@ _PROBLEMS = {
     "413": "The body is larger than 256 KiB",
     "415": "The content type is not taken here",
     "422": "Signed, and not understood; names the field; kept as evidence",
-    "503": "Not stored; send it again after Retry-After",
+    "503": "Not stored, or not known to be; send it again after Retry-After",
 }
 
 

@@ -56,6 +56,12 @@ class Settings(ServiceSettings):
     """Webhooks that may wait for their commit; beyond it the answer is 503."""
     take_patience_seconds: float = Field(default=3.0, gt=0, le=30)
     """How long a database that is away is waited for before the answer is 503."""
+    take_seconds_max: float = Field(default=8.0, gt=0, le=60)
+    """After this the answer is 503 whatever it waits for: many senders give up after ten seconds
+    (Adyen and GitHub; Stripe after twenty)."""
+    lock_wait_seconds: float = Field(default=1.0, gt=0, le=10)
+    """How long a statement waits for a row that another session holds: all webhooks wait with it.
+    """
 
     delayed_after_seconds: float = Field(default=60.0, gt=0)
     """The city's limit: past it the customer is told that posting is delayed; past twice it while

@@ -12,13 +12,14 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, Operation
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio.engine import AsyncConnection, AsyncEngine, create_async_engine
 
-from shared.errors import TransientError
+from shared.errors import ContendedError, TransientError
 
 _RETRYABLE_CLASSES = ("08", "40", "53", "57", "58")
 """Connection, serialisation and deadlock, resources (full disk, too many clients), shutdown, and
 what the operating system refused."""
-_RETRYABLE_CODES = ("55P03", "25006")
-"""Lock not available; read-only transaction (a primary that has just been demoted)."""
+_RETRYABLE_CODES = ("25006",)
+"""Read-only transaction: a primary that has just been demoted."""
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 class DatabaseUnavailableError(TransientError):
@@ -29,12 +30,17 @@ class DatabaseUnavailableError(TransientError):
     """
 
 
+class RowsLockedError(DatabaseUnavailableError, ContendedError):
+    """Another session held a row or table for longer than this one waits; nothing was committed."""
+
+
 def build_engine(
     *,
     url: str,
     application_name: str,
     pool_size: int,
     statement_timeout_seconds: float = 10.0,
+    lock_wait_seconds: float | None = None,
     tls_ca_file: Path | None = None,
 ) -> AsyncEngine:
     """Return an engine whose every statement is bounded and planned for keys.
@@ -42,8 +48,12 @@ def build_engine(
     The services read and write by key only. A freshly migrated, never analysed table would be
     planned as a scan of the whole of it (measured: `UPDATE … FROM unnest()`), so plans that scan
     are switched off for these sessions.
+
+    A statement waits for another session's lock for `lock_wait_seconds`; None waits as long as it
+    may take at all.
     """
     milliseconds = str(int(statement_timeout_seconds * 1000))
+    lock_milliseconds = str(int((lock_wait_seconds or statement_timeout_seconds) * 1000))
     connect_args: dict[str, Any] = {
         **tls_options(ca_file=tls_ca_file),
         "timeout": 5,
@@ -51,7 +61,7 @@ def build_engine(
         "server_settings": {
             "application_name": application_name,
             "statement_timeout": milliseconds,
-            "lock_timeout": milliseconds,
+            "lock_timeout": lock_milliseconds,
             "idle_in_transaction_session_timeout": milliseconds,
             "enable_seqscan": "off",
             "enable_hashjoin": "off",
@@ -140,11 +150,15 @@ async def database_errors() -> AsyncIterator[None]:
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError("no free connection") from error
     except DBAPIError as error:
+        if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+            raise RowsLockedError(_describe(error)) from error
         if _is_retryable(error):
             raise DatabaseUnavailableError(_describe(error)) from error
         raise
     except asyncpg.PostgresError as error:
         # From the driver's own session.
+        if error.sqlstate == _LOCK_NOT_AVAILABLE:
+            raise RowsLockedError(f"{error.sqlstate}: {type(error).__name__}") from error
         if _is_retryable_code(error.sqlstate):
             raise DatabaseUnavailableError(f"{error.sqlstate}: {type(error).__name__}") from error
         raise
@@ -160,7 +174,11 @@ def _is_retryable(error: DBAPIError) -> bool:
         # Of the way in or out (a full disk fails a login as an internal error, a changed password
         # as one of authorisation): no statement was at fault, so nothing that was to be written.
         return True
-    return _is_retryable_code(getattr(error.orig, "sqlstate", None))
+    return _is_retryable_code(_sqlstate(error))
+
+
+def _sqlstate(error: DBAPIError) -> object:
+    return getattr(error.orig, "sqlstate", None)
 
 
 def _is_retryable_code(code: object) -> bool:
@@ -169,4 +187,4 @@ def _is_retryable_code(code: object) -> bool:
 
 def _describe(error: DBAPIError) -> str:
     """Say what went wrong without the statement's parameters, which can hold personal data."""
-    return f"{getattr(error.orig, 'sqlstate', None) or 'no sqlstate'}: {type(error.orig).__name__}"
+    return f"{_sqlstate(error) or 'no sqlstate'}: {type(error.orig).__name__}"
