@@ -59,7 +59,7 @@ class Settings(ServiceSettings):
     take_seconds_max: float = Field(default=8.0, gt=0, le=60)
     """After this the answer is 503 whatever it waits for: many senders give up after ten seconds
     (Adyen and GitHub; Stripe after twenty)."""
-    lock_wait_seconds: float = Field(default=1.0, gt=0, le=10)
+    lock_wait_seconds: float = Field(default=1.0, ge=0.01, le=10)
     """How long a statement waits for a row that another session holds: all webhooks wait with it.
     """
 
