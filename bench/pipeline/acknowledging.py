@@ -44,9 +44,9 @@ async def measure_ack(
         sending = await bed.send_closed(load)
         memory = bed.memory()
         after = await bed.read()
-        extra = await _at_half(bench, bed, per_second=sending.events_per_second / 2)
+        half = sending.events_per_second / 2
+        extra = await _at_half(bench, bed, per_second=half)
         if program is not None:
-            half = sending.events_per_second / 2
             extra |= await _by_vegeta(bench, bed, program=program, per_second=half)
         bench.say(f"{yardstick}: working {len(bed.sent)} payments off")
         await bed.yardstick.start_rest()

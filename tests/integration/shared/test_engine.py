@@ -17,9 +17,11 @@ from shared.db.engine import (
 )
 
 
-def engine_for(dsn: str) -> AsyncEngine:
+def engine_for(dsn: str, *, lock_wait_seconds: float | None = None) -> AsyncEngine:
     url = dsn.replace("postgresql://", "postgresql+asyncpg://", 1)
-    return build_engine(url=url, application_name="test", pool_size=2)
+    return build_engine(
+        url=url, application_name="test", pool_size=2, lock_wait_seconds=lock_wait_seconds
+    )
 
 
 @pytest.fixture
@@ -55,10 +57,7 @@ class TestTransaction:
     async def test_tells_that_another_session_holds_the_rows(
         self, database: TestDatabase, engine: AsyncEngine, is_of_driver: bool
     ) -> None:
-        url = database.dsns["notifier"].replace("postgresql://", "postgresql+asyncpg://", 1)
-        impatient = build_engine(
-            url=url, application_name="test", pool_size=1, lock_wait_seconds=0.05
-        )
+        impatient = engine_for(database.dsns["notifier"], lock_wait_seconds=0.05)
         lock = "SELECT pg_advisory_xact_lock(7)"
         try:
             async with transaction(engine) as connection:

@@ -17,9 +17,9 @@ from shared.errors import ContendedError, TransientError
 _RETRYABLE_CLASSES = ("08", "40", "53", "57", "58")
 """Connection, serialisation and deadlock, resources (full disk, too many clients), shutdown, and
 what the operating system refused."""
-_RETRYABLE_CODES = ("25006",)
-"""Read-only transaction: a primary that has just been demoted."""
 _LOCK_NOT_AVAILABLE = "55P03"
+_RETRYABLE_CODES = (_LOCK_NOT_AVAILABLE, "25006")
+"""The last is a read-only transaction: of a primary that has just been demoted."""
 
 
 class DatabaseUnavailableError(TransientError):
@@ -150,17 +150,13 @@ async def database_errors() -> AsyncIterator[None]:
     except PoolTimeoutError as error:
         raise DatabaseUnavailableError("no free connection") from error
     except DBAPIError as error:
-        if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
-            raise RowsLockedError(_describe(error)) from error
         if _is_retryable(error):
-            raise DatabaseUnavailableError(_describe(error)) from error
+            raise _unavailable(error.orig) from error
         raise
     except asyncpg.PostgresError as error:
         # From the driver's own session.
-        if error.sqlstate == _LOCK_NOT_AVAILABLE:
-            raise RowsLockedError(f"{error.sqlstate}: {type(error).__name__}") from error
         if _is_retryable_code(error.sqlstate):
-            raise DatabaseUnavailableError(f"{error.sqlstate}: {type(error).__name__}") from error
+            raise _unavailable(error) from error
         raise
     except (OSError, TimeoutError, asyncpg.InternalClientError) as error:
         # asyncpg raises the last one when a session was ended between two statements.
@@ -174,17 +170,15 @@ def _is_retryable(error: DBAPIError) -> bool:
         # Of the way in or out (a full disk fails a login as an internal error, a changed password
         # as one of authorisation): no statement was at fault, so nothing that was to be written.
         return True
-    return _is_retryable_code(_sqlstate(error))
-
-
-def _sqlstate(error: DBAPIError) -> object:
-    return getattr(error.orig, "sqlstate", None)
+    return _is_retryable_code(getattr(error.orig, "sqlstate", None))
 
 
 def _is_retryable_code(code: object) -> bool:
     return isinstance(code, str) and (code[:2] in _RETRYABLE_CLASSES or code in _RETRYABLE_CODES)
 
 
-def _describe(error: DBAPIError) -> str:
-    """Say what went wrong without the statement's parameters, which can hold personal data."""
-    return f"{_sqlstate(error) or 'no sqlstate'}: {type(error.orig).__name__}"
+def _unavailable(said: BaseException | None) -> DatabaseUnavailableError:
+    """Say what the driver said without the statement's parameters, which can hold personal data."""
+    code = getattr(said, "sqlstate", None)
+    kind = RowsLockedError if code == _LOCK_NOT_AVAILABLE else DatabaseUnavailableError
+    return kind(f"{code or 'no sqlstate'}: {type(said).__name__}")

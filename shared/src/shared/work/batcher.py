@@ -93,8 +93,8 @@ class MicroBatcher(Generic[Item, Result]):
 
     async def _flush_batch(
         self, batch: list[tuple[Item, asyncio.Future[Result]]]
-    ) -> ContendedError | None:
-        """Answer each of a batch; return what kept a single one from what it was to change."""
+    ) -> Exception | None:
+        """Answer each of a batch; return what failed all of it at once."""
         try:
             results = await self._flush([item for item, _ in batch])
             answered = list(zip(batch, results, strict=True))
@@ -102,18 +102,15 @@ class MicroBatcher(Generic[Item, Result]):
             for _, future in batch:
                 future.cancel()
             raise
-        except ContendedError as error:
-            if len(batch) == 1:
+        except Exception as error:
+            may_be_of_one = isinstance(error, ContendedError) or not isinstance(
+                error, TransientError
+            )
+            if may_be_of_one and len(batch) > 1:
+                await self._flush_each(batch)
+            else:
                 _fail(batch, error)
                 return error
-            await self._flush_each(batch)
-        except TransientError as error:
-            _fail(batch, error)
-        except Exception as error:
-            if len(batch) == 1:
-                _fail(batch, error)
-            else:
-                await self._flush_each(batch)
         else:
             for (_, future), result in answered:
                 if not future.done():
@@ -124,10 +121,11 @@ class MicroBatcher(Generic[Item, Result]):
         contended = 0
         for number, entry in enumerate(batch, start=1):
             error = await self._flush_batch([entry])
-            contended += error is not None
-            if error is not None and contended == CONTENDED_MAX:
-                _fail(batch[number:], error)
-                return
+            if isinstance(error, ContendedError):
+                contended += 1
+                if contended == CONTENDED_MAX:
+                    _fail(batch[number:], error)
+                    return
 
 
 def _fail(batch: Sequence[tuple[object, asyncio.Future[Result]]], error: Exception) -> None:
